@@ -1,0 +1,22 @@
+"""`float32`: every float as four bytes, little-endian. Exact; decoding is a view."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedmq.schemas.codecs.codec import Codec, require_size
+from fedmq.schemas.layout import Layout, Vector
+
+__all__ = ["CODEC"]
+
+
+def _encode(vector: Vector, layout: Layout) -> bytes:
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def _decode(data: bytes | memoryview, layout: Layout) -> Vector:
+    require_size("float32", data, 4 * layout.size)
+    return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+
+
+CODEC = Codec("float32", _encode, _decode)

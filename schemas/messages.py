@@ -1,0 +1,257 @@
+"""Every message of the protocol, as a frozen model. What is not here does not exist on the wire.
+
+A field that a reader does not know is ignored, and new fields have defaults: so old and new speak with each other. What
+changes the meaning of the old fields is a new `protocol` number. The one exception is the plan, see there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from fedmq.schemas.errors import Reason
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.topics import ID_PATTERN
+
+__all__ = [
+    "PROTOCOL",
+    "AggregatorPresence",
+    "ClientStatus",
+    "DeviceEvaluation",
+    "Evaluation",
+    "Head",
+    "Later",
+    "LayoutNotice",
+    "Metrics",
+    "Missing",
+    "Offer",
+    "Progress",
+    "ProtocolMessage",
+    "Receipt",
+    "Reply",
+    "UpdateId",
+]
+
+PROTOCOL = 1
+
+Id = Annotated[str, Field(pattern=ID_PATTERN)]
+Hex128 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
+Text = Annotated[str, Field(max_length=2000)]
+MetricName = Annotated[str, Field(min_length=1, max_length=64)]
+Metrics = Annotated[dict[MetricName, FiniteFloat], Field(max_length=32)]
+"""What an evaluation or a training measured, by name."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ProtocolMessage(_Record):
+    """What every message carries: the protocol's number and its own kind."""
+
+    protocol: Literal[1] = 1
+    kind: str
+
+
+class Head(ProtocolMessage):
+    """`model`, retained: the newest snapshot. Body: the weights, encoded."""
+
+    kind: Literal["head"] = "head"
+    run: Hex128
+    version: Count
+    state: Literal["training", "finished"] = "training"
+    plan: Plan = Field(strict=False)
+    layout: Sha256
+    codec: Id
+    size: Count
+    digest: Sha256
+
+
+class LayoutNotice(ProtocolMessage):
+    """`layout`, retained. Body: the layout's canonical form, whose SHA-256 `digest` is."""
+
+    kind: Literal["layout"] = "layout"
+    run: Hex128
+    digest: Sha256
+
+
+class Evaluation(_Record):
+    """What weights scored on data that no one else sees.
+
+    Attributes:
+        num_samples: how many samples the metrics are means over.
+
+    """
+
+    num_samples: Count
+    metrics: Metrics
+
+
+class UpdateId(_Record):
+    """Which update: with the client's id, which is the topic's, it is unique for ever."""
+
+    outbox_id: Hex128
+    sequence: Count
+
+
+class Offer(ProtocolMessage):
+    """`update/{client_id}`: here is an update. Body: the update, encoded; or nothing when it was sent before.
+
+    Attributes:
+        update: the update's id within the client.
+        base_version: the version that it was trained from; staleness is counted from here.
+        layout: digest of the layout that the update has.
+        size, digest: of the encoded update, in bytes and as SHA-256.
+        num_samples: training samples that went into it.
+        metrics: what the training measured.
+        evaluation: what the received weights, version `base_version`, scored on the device's own test data.
+        task_version: which task file trained it.
+
+    """
+
+    kind: Literal["offer"] = "offer"
+    run: Hex128
+    client_id: Id
+    update: UpdateId
+    base_version: Count
+    layout: Sha256
+    codec: Id
+    size: Count
+    digest: Sha256
+    num_samples: Annotated[int, Field(ge=1, le=(1 << 63) - 1)]
+    metrics: Metrics = {}
+    evaluation: Evaluation | None = None
+    task_version: Annotated[str, Field(max_length=128)] = ""
+
+
+class Receipt(_Record):
+    """The verdict on an update. Final.
+
+    Attributes:
+        version: for an accepted update, the version that was current when it was folded in.
+        staleness: for an accepted update, that version minus its base version.
+
+    """
+
+    update: UpdateId
+    verdict: Literal["accepted", "rejected"]
+    reason: Reason | None = None
+    detail: Text = ""
+    version: Count | None = None
+    staleness: Count | None = None
+
+
+class Later(_Record):
+    """No verdict yet: offer it again after `seconds`."""
+
+    update: UpdateId
+    reason: Literal["busy", "slot", "rate", "quarantine", "disk"]
+    seconds: Annotated[float, Field(ge=0, le=86_400)]
+
+
+class Missing(_Record):
+    """The offer is known, its bytes are not: byte ranges [start, end) to send."""
+
+    update: UpdateId
+    ranges: Annotated[tuple[tuple[Count, Count], ...], Field(max_length=64)]
+
+
+class Reply(ProtocolMessage):
+    """`reply/{client_id}`: what became of this client's offers."""
+
+    kind: Literal["reply"] = "reply"
+    run: Hex128
+    incarnation: Hex128
+    receipts: Annotated[tuple[Receipt, ...], Field(max_length=64)] = ()
+    later: Annotated[tuple[Later, ...], Field(max_length=64)] = ()
+    missing: Annotated[tuple[Missing, ...], Field(max_length=64)] = ()
+
+
+class AggregatorPresence(ProtocolMessage):
+    """`aggregator`, retained: whether offers are heard. The last will says offline."""
+
+    kind: Literal["aggregator"] = "aggregator"
+    state: Literal["online", "offline"]
+    run: Hex128
+    incarnation: Hex128
+    version: Count
+
+
+class ClientStatus(ProtocolMessage):
+    """`status/{client_id}`, retained: for people to look at. Nothing is decided from it.
+
+    Attributes:
+        connection: counts this incarnation's connections, so that an old last will is told from news.
+        activity: what the client does now.
+        detail: one sentence more, such as the error that it met.
+        base_version: the newest version that it trained from.
+        waiting: updates in its outbox.
+        accepted, rejected: verdicts that this incarnation has read.
+        uplink_bytes, downlink_bytes: payload of messages sent and received by this incarnation.
+
+    """
+
+    kind: Literal["status"] = "status"
+    state: Literal["online", "offline"]
+    client_id: Id
+    incarnation: Hex128
+    connection: Count = 0
+    activity: Literal["connecting", "waiting", "training", "error", "stopped", "finished"] = "waiting"
+    detail: Text = ""
+    run: Hex128 | None = None
+    base_version: Count | None = None
+    waiting: Count = 0
+    accepted: Count = 0
+    rejected: Count = 0
+    metrics: Metrics = {}
+    task_version: Annotated[str, Field(max_length=128)] = ""
+    uplink_bytes: Count = 0
+    downlink_bytes: Count = 0
+
+
+class DeviceEvaluation(_Record):
+    """What devices measured: means weighted by sample counts, and the spread (standard deviation) between devices."""
+
+    clients: Count
+    num_samples: Count
+    mean: Metrics
+    spread: Metrics
+
+
+class Progress(ProtocolMessage):
+    """`progress`, retained: the committed state, for any MQTT tool to watch.
+
+    Attributes:
+        updates: accepted updates, ever.
+        rejected: refused updates by reason.
+        updates_per_second: over the last half minute or so.
+        mean_staleness: of all accepted updates, in versions.
+        buffer_size, buffered: K and how many updates wait in the buffer.
+        devices: over each device's newest evaluation; `devices_version` is the newest version that any measured.
+        aggregator: what the aggregator measured itself, of `aggregator_version`.
+        clients: the ids heard last, at most 100.
+        uplink_bytes: of accepted updates, encoded.
+
+    """
+
+    kind: Literal["progress"] = "progress"
+    run: Hex128
+    version: Count
+    state: Literal["training", "finished"]
+    strategy: str
+    updates: Count
+    rejected: Annotated[dict[Reason, Count], Field(max_length=64)] = {}
+    updates_per_second: Annotated[float, Field(ge=0)] = 0.0
+    mean_staleness: Annotated[float, Field(ge=0)] = 0.0
+    buffer_size: Count = 1
+    buffered: Count = 0
+    goal: Text = ""
+    devices: DeviceEvaluation | None = None
+    devices_version: Count | None = None
+    aggregator: Metrics | None = None
+    aggregator_version: Count | None = None
+    clients: Annotated[tuple[Id, ...], Field(max_length=100)] = ()
+    uplink_bytes: Count = 0

@@ -1,0 +1,52 @@
+"""How to train: the part of the federation's settings that travels with the model. Data, never code."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["Plan"]
+
+Pattern = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class Plan(BaseModel):
+    """Everything that the aggregator tells a device about training.
+
+    A key that a device does not know would change the meaning of the others, so it is refused, not ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    local_epochs: int = Field(1, ge=1, le=1000, description="passes over the device's data for one update")
+    local_steps: int | None = Field(
+        None, ge=1, le=1_000_000, description="optimizer steps for one update; in place of epochs"
+    )
+    batch_size: int = Field(32, ge=1, le=65_536, description="samples in a step")
+    learning_rate: float = Field(0.05, gt=0, le=100, description="of the device's optimizer")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="started afresh for every update")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of SGD on the device")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="of the device's optimizer")
+    proximal: float = Field(
+        0.0, ge=0, le=100, description="rho in the added loss rho/2 * |x - x_base|^2 (FedProx, FedAsync)"
+    )
+    codec: Literal["float32", "float16"] = Field("float32", description="how an update becomes bytes")
+    max_staleness: int | None = Field(
+        None, ge=0, le=1_000_000, description="older updates are refused; none by default"
+    )
+    local_parameters: tuple[Pattern, ...] = Field(
+        (), max_length=64, description="name patterns such as 'head.*' that stay on the device"
+    )
+    retrain_after: float = Field(
+        5.0, ge=0.01, le=86_400, description="seconds until a device trains again on a version it knows"
+    )
+    continuous: bool = Field(
+        False, description="train again at once, on a version that it knows if there is no newer one"
+    )
+
+    @model_validator(mode="after")
+    def _momentum_needs_sgd(self) -> Self:
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum is a setting of optimizer = 'sgd', found optimizer = {self.optimizer!r}")
+        return self

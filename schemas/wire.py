@@ -1,0 +1,72 @@
+"""Messages to bytes and back: the single place where it happens.
+
+A payload is one msgpack map, the header, and behind it the body, if there is one, as it is. So the header is small and
+strict, and megabytes of weights are never copied or parsed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar, cast
+
+import msgpack
+from pydantic import ValidationError
+
+from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.messages import PROTOCOL, ProtocolMessage
+
+__all__ = ["HEADER_LIMIT", "decode", "encode"]
+
+HEADER_LIMIT = 64 * 1024
+"""Bytes of header that a reader looks at; a longer one is refused."""
+
+M = TypeVar("M", bound=ProtocolMessage)
+
+
+def encode(message: ProtocolMessage, body: bytes | memoryview = b"") -> bytes:
+    """The payload of a message and its body."""
+    return b"".join((cast(bytes, msgpack.packb(message.model_dump(exclude_none=True))), body))
+
+
+def decode(payload: bytes, expected: type[M]) -> tuple[M, memoryview]:
+    """The message and a view of its body.
+
+    Raises:
+        ProtocolError: (`malformed`) it is not a message of this type; the sentence names the field.
+
+    """
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=HEADER_LIMIT, use_list=False, strict_map_key=True, ext_hook=_refuse_extension
+    )
+    view = memoryview(payload)
+    try:
+        unpacker.feed(view[:HEADER_LIMIT])
+        header = unpacker.unpack()
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        found = str(error) or type(error).__name__
+        raise ProtocolError(
+            "malformed", f"the header is not one msgpack map of at most {HEADER_LIMIT} bytes: {found}"
+        ) from error
+    if not isinstance(header, dict):
+        raise ProtocolError("malformed", f"the header is a {type(header).__name__}, expected a msgpack map")
+    if header.get("protocol") != PROTOCOL:
+        raise ProtocolError(
+            "malformed", f"protocol {header.get('protocol')!r}, expected {PROTOCOL}: update the older side"
+        )
+    try:
+        return expected.model_validate(header), view[unpacker.tell() :]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=True)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "message"
+        raise ProtocolError("malformed", f"{field}: {first['msg']}, found {_short(first.get('input'))}") from error
+
+
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise ValueError(f"extension type {code} is not part of the protocol")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
