@@ -1,0 +1,71 @@
+"""Whether an update may touch the model: in a fixed order, each refusal with its own reason. Nothing has effects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container
+from dataclasses import dataclass
+
+from fedmq.aggregator.folding import is_finite
+from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.layout import Layout, Vector
+from fedmq.schemas.messages import Offer
+
+__all__ = ["Rules", "admit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What this run takes.
+
+    Attributes:
+        run: its id.
+        layout: what every update must have.
+        task_versions: the task versions that are admitted; None for any.
+        max_staleness: in versions; None for no bound.
+
+    """
+
+    run: str
+    layout: Layout
+    task_versions: frozenset[str] | None = None
+    max_staleness: int | None = None
+
+
+def admit(offer: Offer, body: memoryview, rules: Rules, version: int, held: Container[int] | None) -> Vector:
+    """The update's vector, decoded: delta of the parameters, trained values of the statistics; float32 [layout.size].
+
+    Args:
+        offer: its header; its client and its place in the ledger are checked already.
+        body: its bytes.
+        rules: what this run takes.
+        version: the present version.
+        held: for strategies that mix, the versions whose weights the aggregator still has; None if it needs none.
+
+    Raises:
+        ProtocolError: it is refused; `reason` is what its sender reads.
+
+    """
+    if offer.run != rules.run:
+        raise ProtocolError("wrong_run", f"run {offer.run[:8]}…, this is run {rules.run[:8]}…; take the newest model")
+    if rules.task_versions is not None and offer.task_version not in rules.task_versions:
+        admitted = ", ".join(sorted(rules.task_versions))
+        raise ProtocolError("task_version", f"task version {offer.task_version!r}, admitted: {admitted}")
+    if offer.layout != rules.layout.digest:
+        raise ProtocolError(
+            "layout", "the update's model has other entries than this run's; compare with the layout topic"
+        )
+    if offer.base_version > version:
+        raise ProtocolError("unknown_base", f"base version {offer.base_version}, the newest is {version}")
+    staleness = version - offer.base_version
+    if rules.max_staleness is not None and staleness > rules.max_staleness:
+        raise ProtocolError("too_stale", f"staleness {staleness}, the plan's bound is {rules.max_staleness}")
+    if held is not None and offer.base_version not in held:
+        raise ProtocolError("unknown_base", f"the weights of base version {offer.base_version} are no longer held")
+    if len(body) != offer.size or hashlib.sha256(body).hexdigest() != offer.digest:
+        raise ProtocolError("malformed", f"{len(body)} bytes of update do not have the announced size and digest")
+    vector = codec_named(offer.codec).decode(body, rules.layout)
+    if not is_finite(vector):
+        raise ProtocolError("not_finite", "the update has a NaN or an infinity")
+    return vector

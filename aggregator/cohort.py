@@ -1,0 +1,61 @@
+"""Who a synchronous strategy waits for. The one place where presence decides anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from fedmq.aggregator.strategies.strategy import Cohort
+
+__all__ = ["CohortState"]
+
+
+@dataclass(slots=True)
+class CohortState:
+    """The cohort of the present version.
+
+    Attributes:
+        online: clients whose presence says so.
+        members: who is waited for; None until enough clients are online.
+        frozen_at: when that was, on the core's clock.
+
+    """
+
+    online: set[str] = field(default_factory=set)
+    members: frozenset[str] | None = None
+    frozen_at: float | None = None
+
+    def open(self) -> None:
+        """A version was made: its cohort is still to be frozen."""
+        self.members = self.frozen_at = None
+
+    def freeze(self, rule: Cohort, delivered: AbstractSet[str], now: float) -> None:
+        """Freeze the cohort if enough clients are here; who delivered already is in it, online or not."""
+        present = self.online | delivered
+        if self.members is None and len(present) >= rule.clients:
+            self.members, self.frozen_at = frozenset(present), now
+
+    def refusal(self, client_id: str, delivered: AbstractSet[str]) -> str | None:
+        """Why an update of the present version does not belong here; None if it does."""
+        if client_id in delivered:
+            return "this client's update for this version is in already"
+        if self.members is not None and client_id not in self.members:
+            return "this version's cohort was frozen before this client came; it is in the next"
+        return None
+
+    def closes(self, rule: Cohort, delivered: AbstractSet[str], now: float) -> str | None:
+        """Why the cohort is closed now; None if it is still waited for."""
+        if self.members is None or not delivered:
+            return None
+        if len(delivered) >= math.ceil(len(self.members) / rule.over_selection):
+            return "cohort"
+        if not (self.members - delivered) & self.online:
+            return "offline"
+        if rule.deadline is not None and self.frozen_at is not None and now >= self.frozen_at + rule.deadline:
+            return "deadline"
+        return None
+
+    def deadline(self, rule: Cohort) -> float | None:
+        """When `closes` has to be asked again even if nothing happens."""
+        return self.frozen_at + rule.deadline if self.frozen_at is not None and rule.deadline is not None else None

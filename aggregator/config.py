@@ -1,0 +1,83 @@
+"""`[aggregator]`: how updates become versions, and where the run is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.staleness import StalenessName, staleness_named
+from fedmq.aggregator.strategies import STRATEGIES, Strategy
+from fedmq.schemas.errors import ConfigError
+
+__all__ = ["AggregatorSettings"]
+
+# Which settings each strategy has, beside the staleness function.
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "fedbuff": ("buffer_size", "server_learning_rate", "normalisation", "reference_staleness", "statistics_rate",
+                "sample_weights", "momentum", "flush_timer"),
+    "fedasync": ("alpha", "momentum"),
+    "fedasync_delta": ("alpha", "momentum"),
+    "fedavg": ("clients", "over_selection", "deadline", "server_learning_rate", "momentum"),
+}  # fmt: skip
+
+
+class AggregatorSettings(BaseModel):
+    """The `[aggregator]` section of a federation's file. A setting that the strategy does not have is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    folder: Path | None = Field(None, description="of the run; runs/<federation> beside the file by default")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="for version 0")
+    init: Path | None = Field(None, description="a safetensors file of version 0, in place of build_model()")
+    publish_interval: float = Field(0.5, ge=0, le=3600, description="seconds between two snapshots at least")
+    snapshot_codec: Literal["float32", "float16"] = Field("float32", description="how the weights travel to devices")
+    task_versions: tuple[str, ...] | None = Field(None, description="admitted task versions; any by default")
+    goal: Goal = Field(default_factory=Goal, description="when the run is finished")
+
+    strategy: Literal["fedbuff", "fedasync", "fedasync_delta", "fedavg"] = "fedbuff"
+    staleness: StalenessName | None = Field(None, description="constant, polynomial (the default), hinge, exponential")
+    staleness_a: float | None = None
+    staleness_b: float | None = None
+    buffer_size: int | None = Field(None, description="K; follows the number of clients at work by default")
+    server_learning_rate: float | None = None
+    normalisation: Literal["reference", "sum", "paper"] | None = None
+    reference_staleness: int | None = None
+    statistics_rate: float | None = None
+    sample_weights: bool | None = None
+    momentum: float | None = None
+    flush_timer: bool | None = None
+    alpha: float | None = None
+    clients: int | None = None
+    over_selection: float | None = None
+    deadline: float | None = None
+
+    @model_validator(mode="after")
+    def _strategy_fits(self) -> Self:
+        # pydantic reports a ValueError with the place in the file; the strategies say the rest.
+        try:
+            self.build_strategy()
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def build_strategy(self) -> Strategy:
+        """The strategy that these settings describe.
+
+        Raises:
+            ConfigError: a number out of range, or a setting that this strategy does not have.
+
+        """
+        names = {name for settings in _SETTINGS.values() for name in settings}
+        given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        for name in sorted(given):
+            if name not in _SETTINGS[self.strategy]:
+                takes = ", ".join(_SETTINGS[self.strategy])
+                raise ConfigError(f"strategy {self.strategy!r} has no setting {name!r}; it has {takes}")
+        if self.staleness or self.staleness_a is not None or self.staleness_b is not None:
+            if self.strategy == "fedavg":
+                raise ConfigError("strategy 'fedavg' has no staleness: what is late is refused")
+            given["staleness"] = staleness_named(self.staleness or "polynomial", self.staleness_a, self.staleness_b)
+        return STRATEGIES[self.strategy](**given)

@@ -1,0 +1,206 @@
+"""The aggregator's decisions: updates in, verdicts and versions out. No clock, thread, socket, disk, log or randomness.
+
+`now` is seconds of the run: it goes on after a restart from where it was committed, so timers survive one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedmq.aggregator.admission import Rules, admit
+from fedmq.aggregator.buffer import Folded, step
+from fedmq.aggregator.cohort import CohortState
+from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.state import News, State, VersionRecord
+from fedmq.aggregator.strategies.strategy import Arrival, Strategy
+from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.layout import Vector
+from fedmq.schemas.messages import Metrics, Missing, Offer, Receipt
+
+__all__ = ["HELD_BASES", "AggregatorCore"]
+
+HELD_BASES = 16
+"""Snapshots whose weights are held for a strategy that mixes."""
+
+
+class AggregatorCore:
+    """One run's aggregator.
+
+    Attributes:
+        state: the durable state; the service commits it before anything of it is shown.
+        news: what happened since `take`, for the store.
+
+    """
+
+    def __init__(self, state: State, strategy: Strategy, rules: Rules, goal: Goal) -> None:
+        self.state = state
+        self.strategy = strategy
+        self.rules = rules
+        self.goal = goal
+        self.cohort = CohortState()
+        self.news = News()
+        self._own_metrics: Metrics | None = None
+        self._last_accepted: float | None = None
+        if strategy.momentum and state.velocity is None:
+            state.velocity = np.zeros(state.layout.parameter_size, np.float32)
+        if strategy.buffer_size is not None:
+            state.tempo.buffer_size = strategy.buffer_size
+
+    def judge(self, client_id: str, offer: Offer, body: memoryview, now: float) -> Receipt | Missing:
+        """The verdict on an offer from this client's topic, the same however often it is asked for.
+
+        Args:
+            client_id: whose topic it came on.
+            offer: the header.
+            body: the encoded update; empty if the client thinks that it was sent before.
+            now: seconds of the run.
+
+        """
+        if offer.client_id != client_id:
+            detail = f"the offer names client {offer.client_id!r}, its topic {client_id!r}"
+            return Receipt(update=offer.update, verdict="rejected", reason="wrong_client", detail=detail)
+        known = self.state.ledger.find(client_id, offer.update, offer.digest)
+        if known is not None:
+            return known
+        if not body and offer.size:
+            return Missing(update=offer.update, ranges=((0, offer.size),))
+        try:
+            receipt = self._accept(client_id, offer, body, now)
+        except ProtocolError as refusal:
+            receipt = self._refuse(offer, refusal)
+        self._remember(client_id, offer.digest, receipt)
+        self._close_if_due(now)
+        return receipt
+
+    def refuse(self, client_id: str, offer: Offer, refusal: ProtocolError) -> Receipt:
+        """A committed rejection of an offer that could not be judged; the same verdict again if it has one."""
+        known = self.state.ledger.find(client_id, offer.update, offer.digest)
+        if known is not None:
+            return known
+        receipt = self._refuse(offer, refusal)
+        self._remember(client_id, offer.digest, receipt)
+        return receipt
+
+    def presence(self, client_id: str, online: bool, now: float) -> None:
+        """A client came or went; only a cohort minds."""
+        (self.cohort.online.add if online else self.cohort.online.discard)(client_id)
+        self._freeze(now)
+        self._close_if_due(now)
+
+    def published(self, version: int, received: Vector, now: float) -> None:
+        """A snapshot went out; `received` is what devices decode from it."""
+        if self.strategy.mixes:
+            self.state.bases[version] = received
+            for old in sorted(self.state.bases)[:-HELD_BASES]:
+                del self.state.bases[old]
+        self._freeze(now)
+
+    def measured(self, version: int, metrics: Metrics, now: float) -> None:
+        """The aggregator's own evaluation of a version came in."""
+        self.news.measured[version] = metrics
+        self._own_metrics = metrics
+        self._end_if_reached(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        self._close_if_due(now)
+        self._end_if_reached(now)
+
+    def deadline(self) -> float | None:
+        """When `tick` is due even if nothing happens."""
+        if self.state.finished:
+            return None
+        rule = self.strategy.cohort
+        times = [self._timer(), self.goal.seconds, self.cohort.deadline(rule) if rule else None]
+        return min((time for time in times if time is not None), default=None)
+
+    def finish(self, why: str, now: float) -> None:
+        """End the run: what is in the buffer makes a last version."""
+        if self.state.finished is None:
+            if self.state.buffer.updates:
+                self._make_version("goal", now)
+            self.state.finished = why
+
+    def take(self) -> News:
+        """What happened since the last time: what the store has not seen."""
+        news, self.news = self.news, News()
+        return news
+
+    def _accept(self, client_id: str, offer: Offer, body: memoryview, now: float) -> Receipt:
+        state, strategy = self.state, self.strategy
+        if state.finished is not None:
+            raise ProtocolError("late", f"the run is finished: {state.finished}")
+        vector = admit(offer, body, self.rules, state.version, state.bases if strategy.mixes else None)
+        if strategy.cohort:
+            delivered = self._delivered()
+            stale = f"trained from version {offer.base_version}, the cohort's is {state.version}"
+            late = stale if offer.base_version != state.version else self.cohort.refusal(client_id, delivered)
+            if late:
+                raise ProtocolError("late", late)
+        staleness = state.version - offer.base_version
+        weight, mass = strategy.weigh(Arrival(staleness, offer.num_samples, state.tempo.median_samples()))
+        folded = Folded(client_id, offer.update, offer.base_version, staleness, weight, offer.num_samples)
+        state.buffer.fold(vector, folded, mass, now)
+        if strategy.mixes:  # y - x = D + x_base - x
+            size = state.layout.parameter_size
+            state.buffer.fold_parameters(weight, 1.0, state.bases[offer.base_version], size)
+            state.buffer.fold_parameters(weight, -1.0, state.weights, size)
+        since_last = now - self._last_accepted if self._last_accepted is not None else None
+        state.tempo.update(offer.base_version, state.accepted, offer.num_samples, since_last)
+        self._last_accepted = now
+        state.accepted += 1
+        state.staleness_sum += staleness
+        state.uplink_bytes += offer.size
+        if offer.evaluation is not None:
+            state.scores.add(client_id, offer.base_version, offer.evaluation)
+        return Receipt(update=offer.update, verdict="accepted", version=state.version, staleness=staleness)
+
+    def _refuse(self, offer: Offer, refusal: ProtocolError) -> Receipt:
+        self.state.rejected[refusal.reason] += 1
+        return Receipt(update=offer.update, verdict="rejected", reason=refusal.reason, detail=str(refusal)[:2000])
+
+    def _remember(self, client_id: str, digest: str, receipt: Receipt) -> None:
+        outbox = self.state.ledger.enter(client_id, digest, receipt)
+        self.news.outboxes.setdefault(client_id, {})[outbox.outbox_id] = outbox
+
+    def _delivered(self) -> set[str]:
+        return {folded.client_id for folded in self.state.buffer.updates}
+
+    def _freeze(self, now: float) -> None:
+        if self.strategy.cohort:
+            self.cohort.freeze(self.strategy.cohort, self._delivered(), now)
+
+    def _timer(self) -> float | None:
+        opened, after = self.state.buffer.opened, self.state.tempo.flush_after()
+        return opened + after if self.strategy.timed and opened is not None and after is not None else None
+
+    def _close_if_due(self, now: float) -> None:
+        buffer = self.state.buffer
+        if not buffer.updates or self.state.finished is not None:
+            return
+        timer = self._timer()
+        if self.strategy.cohort:
+            why = self.cohort.closes(self.strategy.cohort, self._delivered(), now)
+        elif len(buffer.updates) >= self.state.tempo.buffer_size:
+            why = "full"
+        else:
+            why = "timer" if timer is not None and now >= timer else None
+        if why:
+            self._make_version(why, now)
+            self._end_if_reached(now)
+
+    def _make_version(self, why: str, now: float) -> None:
+        state, strategy = self.state, self.strategy
+        size = len(state.buffer.updates) if strategy.cohort else state.tempo.buffer_size
+        rates = strategy.rates(state.buffer.batch(size))
+        step(state.weights, state.buffer, rates, state.layout, state.velocity, strategy.momentum)
+        state.version += 1
+        self.news.versions.append(VersionRecord(state.version, tuple(state.buffer.updates), size, why, now))
+        state.buffer.clear()
+        state.tempo.version(state.version, state.accepted, strategy.buffer_size)
+        self.cohort.open()
+
+    def _end_if_reached(self, now: float) -> None:
+        reached = self.goal.reached(self.state.version, now, self.state.scores.now(), self._own_metrics)
+        if reached:
+            self.finish(reached, now)

@@ -1,0 +1,68 @@
+"""What devices measured of the weights that they received: means weighted by samples, and the spread between them."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from fedmq.schemas.messages import DeviceEvaluation, Evaluation
+
+__all__ = ["Scores", "summarised"]
+
+_CLIENTS = 1000  # whose newest evaluation is kept: those heard last
+_VERSIONS = 64  # of which every evaluation is kept, until the next version of the ring
+
+
+def summarised(evaluations: Iterable[Evaluation]) -> DeviceEvaluation | None:
+    """Mean and spread of some evaluations; None if there are none."""
+    measured = [evaluation for evaluation in evaluations if evaluation.num_samples and evaluation.metrics]
+    if not measured:
+        return None
+    mean: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    for name in sorted({name for evaluation in measured for name in evaluation.metrics})[:32]:
+        pairs = [(e.metrics[name], e.num_samples) for e in measured if name in e.metrics]
+        total = sum(n for _, n in pairs)
+        mean[name] = sum(value * n for value, n in pairs) / total
+        spread[name] = math.sqrt(sum(n * (value - mean[name]) ** 2 for value, n in pairs) / total)
+    samples = sum(evaluation.num_samples for evaluation in measured)
+    return DeviceEvaluation(clients=len(measured), num_samples=samples, mean=mean, spread=spread)
+
+
+@dataclass(slots=True)
+class Scores:
+    """Evaluations by devices, bounded.
+
+    Attributes:
+        newest: each client's newest, and of which version it is.
+        versions: every device's, for the versions measured last.
+
+    """
+
+    newest: OrderedDict[str, tuple[int, Evaluation]] = field(default_factory=OrderedDict)
+    versions: OrderedDict[int, dict[str, Evaluation]] = field(default_factory=OrderedDict)
+
+    def add(self, client_id: str, version: int, evaluation: Evaluation) -> None:
+        """A device measured a version."""
+        if client_id not in self.newest or self.newest[client_id][0] <= version:
+            self.newest[client_id] = (version, evaluation)
+            self.newest.move_to_end(client_id)
+        self.versions.setdefault(version, {})[client_id] = evaluation
+        while len(self.newest) > _CLIENTS:
+            self.newest.popitem(last=False)
+        while len(self.versions) > _VERSIONS:
+            del self.versions[min(self.versions)]
+
+    def now(self) -> DeviceEvaluation | None:
+        """Over each client's newest evaluation."""
+        return summarised(evaluation for _, evaluation in self.newest.values())
+
+    def newest_version(self) -> int | None:
+        """The newest version that any device has measured."""
+        return max((version for version, _ in self.newest.values()), default=None)
+
+    def of(self, version: int) -> DeviceEvaluation | None:
+        """Over the evaluations of one version."""
+        return summarised(self.versions.get(version, {}).values())

@@ -1,0 +1,103 @@
+"""Everything that an aggregator has to remember: what the store keeps, and what a restart goes on from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from fedmq.aggregator.buffer import Buffer, Folded
+from fedmq.aggregator.ledger import Ledger, Outbox
+from fedmq.aggregator.scores import Scores
+from fedmq.aggregator.tempo import Tempo
+from fedmq.schemas.errors import Reason
+from fedmq.schemas.layout import Layout, Vector
+from fedmq.schemas.messages import Metrics
+
+__all__ = ["News", "State", "VersionRecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """How a version came to be: with it and the updates, a replay gives the same bits.
+
+    Attributes:
+        version: the one that was made.
+        updates: what was folded in, in order.
+        buffer_size: K.
+        why: full, timer, cohort, offline, deadline or goal.
+        seconds: when, in seconds of the run.
+
+    """
+
+    version: int
+    updates: tuple[Folded, ...]
+    buffer_size: int
+    why: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class News:
+    """What happened since the last commit, beside the state itself.
+
+    Attributes:
+        versions: that were made.
+        outboxes: with new verdicts, by client and outbox id.
+        measured: the aggregator's own evaluations, by version.
+
+    """
+
+    versions: list[VersionRecord] = field(default_factory=list)
+    outboxes: dict[str, dict[str, Outbox]] = field(default_factory=dict)
+    measured: dict[int, Metrics] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class State:
+    """The durable state of a run.
+
+    Attributes:
+        run: its id, 128 bits in hex.
+        layout: of all vectors.
+        weights: x, float32 [layout.size]; changed in place.
+        version: of the weights.
+        buffer: updates on their way to the next version.
+        velocity: server momentum, float32 [layout.parameter_size]; None without.
+        ledger: verdicts.
+        tempo: buffer size, timer and what they follow.
+        scores: what devices measured.
+        bases: for strategies that mix: version -> weights as devices received them, the last few.
+        accepted, rejected: updates, ever; rejections by reason.
+        staleness_sum: over accepted updates, in versions.
+        uplink_bytes: encoded size of accepted updates.
+        seconds: how long the run has been worked on.
+        finished: the goal that was reached, as a sentence; None while training.
+
+    """
+
+    run: str
+    layout: Layout
+    weights: Vector
+    buffer: Buffer
+    version: int = 0
+    velocity: Vector | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    tempo: Tempo = field(default_factory=Tempo)
+    scores: Scores = field(default_factory=Scores)
+    bases: dict[int, Vector] = field(default_factory=dict)
+    accepted: int = 0
+    rejected: Counter[Reason] = field(default_factory=Counter)
+    staleness_sum: int = 0
+    uplink_bytes: int = 0
+    seconds: float = 0.0
+    finished: str | None = None
+
+    @classmethod
+    def initial(cls, run: str, layout: Layout, weights: Vector) -> State:
+        """Version 0 of a new run."""
+        return cls(run, layout, weights, Buffer.empty(layout))
+
+    @property
+    def mean_staleness(self) -> float:
+        """Of all accepted updates, in versions."""
+        return self.staleness_sum / self.accepted if self.accepted else 0.0

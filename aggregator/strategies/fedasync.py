@@ -1,0 +1,55 @@
+"""FedAsync: every update makes a version. Xie, Koyejo and Gupta 2019, arXiv 1903.03934."""
+
+from __future__ import annotations
+
+from fedmq.aggregator.staleness import Staleness, polynomial
+from fedmq.aggregator.strategies.strategy import Arrival, Batch, Rates, Strategy, require
+
+__all__ = ["fedasync", "fedasync_delta"]
+
+
+def fedasync(*, staleness: Staleness | None = None, alpha: float = 0.6, momentum: float = 0.0) -> Strategy:
+    """The paper's rule, mixing weights: x <- (1 - alpha s) x + alpha s y.
+
+    The aggregator needs the weights that y was trained from. It holds the last few snapshots; an update from an older
+    one is refused (`unknown_base`).
+
+    Args:
+        staleness: s(tau); polynomial with a = 0.5 if None.
+        alpha: how far a fresh update moves the model, in (0, 1]; never changed in place.
+        momentum: of the server.
+
+    Raises:
+        ConfigError: a number out of its range.
+
+    """
+    return _every_update("fedasync", staleness, alpha, momentum, mixes=True)
+
+
+def fedasync_delta(*, staleness: Staleness | None = None, alpha: float = 0.6, momentum: float = 0.0) -> Strategy:
+    """FedAsync on deltas: x <- x + alpha s D. Needs no old weights; statistics mix as in `fedasync`.
+
+    Args:
+        staleness: s(tau); polynomial with a = 0.5 if None.
+        alpha: in (0, 1].
+        momentum: of the server.
+
+    Raises:
+        ConfigError: a number out of its range.
+
+    """
+    return _every_update("fedasync_delta", staleness, alpha, momentum, mixes=False)
+
+
+def _every_update(name: str, staleness: Staleness | None, alpha: float, momentum: float, *, mixes: bool) -> Strategy:
+    s = staleness or polynomial()
+    require(name, "alpha", alpha, 0 < alpha <= 1, "more than 0, at most 1")
+    require(name, "momentum", momentum, 0 <= momentum < 1, "0 up to but not 1")
+
+    def weigh(arrival: Arrival) -> tuple[float, float]:
+        return s(arrival.staleness), 1.0
+
+    def rates(batch: Batch) -> Rates:
+        return Rates(parameters=alpha, statistics=alpha * batch.weight, damping=batch.weight)
+
+    return Strategy(name, weigh, rates, buffer_size=1, momentum=momentum, mixes=mixes)

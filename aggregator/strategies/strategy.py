@@ -1,0 +1,123 @@
+"""What a strategy is: a small record of pure functions that say how much, while `buffer` does the arithmetic.
+
+Notation: x global weights, D an update's delta, y its trained weights, tau its staleness, s(tau) the weight of that
+staleness, K the buffer size, n the updates in the buffer when it is flushed, w an update's weight in the buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedmq.schemas.errors import ConfigError
+
+__all__ = ["Arrival", "Batch", "Cohort", "Rates", "Strategy", "require", "sample_factor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is known of an update when it is weighed.
+
+    Attributes:
+        staleness: tau, in versions, counted at this moment.
+        num_samples: what its sender says that it trained on.
+        median_samples: running median of what all senders said.
+
+    """
+
+    staleness: int
+    num_samples: int
+    median_samples: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A buffer that is about to be flushed.
+
+    Attributes:
+        size: K.
+        count: n.
+        weight: the sum of the updates' weights, > 0.
+        mass: the same sum if every update had been fresh.
+
+    """
+
+    size: int
+    count: int
+    weight: float
+    mass: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How far a version moves.
+
+    Attributes:
+        parameters: r in x += r * sum(w D).
+        statistics: beta in x += beta * (sum(w y) / sum(w) - x), in [0, 1].
+        damping: how much of a full step this is, in [0, 1]; server momentum goes as far.
+
+    """
+
+    parameters: float
+    statistics: float
+    damping: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """What makes a strategy synchronous: who is waited for.
+
+    Attributes:
+        clients: how many have to be online before a cohort is frozen.
+        over_selection: >= 1; a cohort of m is closed by its first ceil(m / over_selection) updates.
+        deadline: seconds after which it is closed with what has come; None waits.
+
+    """
+
+    clients: int
+    over_selection: float = 1.0
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How updates become versions.
+
+    Attributes:
+        name: as in the settings.
+        weigh: an arrival -> (w, w if it were fresh).
+        rates: a batch -> how far the version moves.
+        buffer_size: K; None to follow the number of clients at work.
+        momentum: of the server, in [0, 1); 0 is off.
+        mixes: an update counts as its trained weights y = x_base + D against the present x, not as D.
+            The aggregator has to hold x_base then.
+        timed: flush a buffer that has waited for twice the time that K updates usually take.
+        cohort: for a synchronous strategy; then K is the cohort's.
+
+    """
+
+    name: str
+    weigh: Callable[[Arrival], tuple[float, float]]
+    rates: Callable[[Batch], Rates]
+    buffer_size: int | None = 1
+    momentum: float = 0.0
+    mixes: bool = False
+    timed: bool = False
+    cohort: Cohort | None = None
+
+
+def sample_factor(arrival: Arrival) -> float:
+    """min(n_i, 10 * running median): a claim of 10^12 samples must not own the model."""
+    return min(float(arrival.num_samples), 10.0 * arrival.median_samples)
+
+
+def require(strategy: str, key: str, value: float, holds: bool, expected: str) -> None:
+    """Refuse a setting that cannot work.
+
+    Raises:
+        ConfigError: it does not hold.
+
+    """
+    if not holds:
+        raise ConfigError(f"strategy {strategy!r}: {key} = {value}, expected {expected}")

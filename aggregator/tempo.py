@@ -1,0 +1,71 @@
+"""How many updates make a version, and how long to wait for them: both follow the fleet."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+__all__ = ["TARGET_STALENESS", "Tempo"]
+
+TARGET_STALENESS = 4
+"""Mean staleness, in versions, that the automatic buffer size aims at."""
+
+_INTERVALS = 31  # times between updates that the timer's median is taken over
+_FEWEST_INTERVALS = 5  # below this the timer has nothing to go by and is off
+_VERSIONS = 1024  # of which it is remembered how many updates had been accepted when they were made
+_SAMPLES = 101  # sample counts that their median is taken over
+
+
+@dataclass(slots=True)
+class Tempo:
+    """Running figures of a run; each is bounded, and all are part of the durable state.
+
+    Attributes:
+        clients_at_work: M, smoothed: how many clients have work in flight.
+        buffer_size: K as of the newest version; it changes only when a version is made.
+
+    """
+
+    clients_at_work: float = 1.0
+    buffer_size: int = 1
+    intervals: deque[float] = field(default_factory=lambda: deque(maxlen=_INTERVALS))
+    samples: deque[int] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+    made_at: deque[tuple[int, int]] = field(default_factory=lambda: deque([(0, 0)], maxlen=_VERSIONS))
+
+    def update(self, base_version: int, accepted: int, num_samples: int, since_last: float | None) -> None:
+        """Count an accepted update.
+
+        M is measured without clocks and without state per client: the updates that were accepted while this one was in
+        the making are the work of the others, M - 1 of them in the mean over arrivals, however the devices differ.
+
+        Args:
+            base_version: of the update.
+            accepted: updates accepted before this one.
+            num_samples: of the update.
+            since_last: seconds since the update before, None for the first since a start.
+
+        """
+        self.samples.append(num_samples)
+        if since_last is not None:
+            self.intervals.append(since_last)
+        oldest = self.made_at[0][1]
+        at_base = next((count for version, count in reversed(self.made_at) if version <= base_version), oldest)
+        # A device that slept for a day saw a fleet's work go by; it is one client, so its word is bounded.
+        seen = min(1.0 + accepted - at_base, 4 * self.clients_at_work + 4)
+        self.clients_at_work += (seen - self.clients_at_work) / max(10.0, self.clients_at_work)
+
+    def version(self, version: int, accepted: int, buffer_size: int | None) -> None:
+        """A version was made after `accepted` updates; set K for the next, to `buffer_size` or automatically."""
+        self.made_at.append((version, accepted))
+        self.buffer_size = buffer_size or max(1, round((self.clients_at_work - 1) / TARGET_STALENESS))
+
+    def median_samples(self) -> float:
+        """Of the last 101 updates; infinite before the first, so that it caps nothing."""
+        return median(self.samples) if self.samples else float("inf")
+
+    def flush_after(self) -> float | None:
+        """Seconds that a buffer may wait for K updates: twice what they usually take. None while that is unknown."""
+        if len(self.intervals) < _FEWEST_INTERVALS:
+            return None
+        return 2.0 * median(self.intervals) * self.buffer_size

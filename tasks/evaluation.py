@@ -1,0 +1,65 @@
+"""What weights score: the task's own `evaluate`, or loss and accuracy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from fedmq.schemas.errors import ConfigError
+from fedmq.tasks.contract import Task
+from fedmq.tasks.datasets import as_dataset, batches
+
+__all__ = ["evaluate", "loss_of"]
+
+_BATCH = 256
+
+
+def loss_of(task: Task) -> Any:
+    """The task's loss, (outputs, targets) -> scalar tensor; cross-entropy if it has none."""
+    return task.loss or torch.nn.functional.cross_entropy
+
+
+def evaluate(task: Task, model: torch.nn.Module, data: Any) -> tuple[dict[str, float], int]:
+    """Metrics of a model on data, and over how many samples they are means. The model's mode is kept.
+
+    Raises:
+        ConfigError: the task's `evaluate` returns something that is not a dict of finite numbers.
+
+    """
+    dataset = as_dataset(data, "test data")
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            metrics = task.evaluate(model, data) if task.evaluate else _loss_and_accuracy(task, model, dataset)
+    finally:
+        model.train(was_training)
+    return checked(metrics, "evaluate"), len(dataset)  # type: ignore[arg-type]
+
+
+def checked(metrics: Any, what: str) -> dict[str, float]:
+    """Metrics as plain floats; those that are not finite are left out, since a diverged loss is no reason to stop."""
+    if not isinstance(metrics, dict):
+        raise ConfigError(f"{what} returned a {type(metrics).__name__}, expected a dict of name -> number")
+    try:
+        plain = {str(name)[:64]: float(value) for name, value in metrics.items()}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what} returned a metric that is not a number: {error}") from error
+    return {name: value for name, value in list(plain.items())[:32] if math.isfinite(value)}
+
+
+def _loss_and_accuracy(task: Task, model: torch.nn.Module, dataset: Any) -> dict[str, float]:
+    loss_function = loss_of(task)
+    loss = correct = 0.0
+    samples = decisions = 0
+    for inputs, targets in batches(dataset, _BATCH, shuffle=False):
+        outputs = model(inputs)
+        loss += float(loss_function(outputs, targets)) * len(inputs)
+        samples += len(inputs)
+        if not targets.is_floating_point() and outputs.ndim == targets.ndim + 1:  # classes: [n, c, …] against [n, …]
+            correct += float((outputs.argmax(1) == targets).sum())
+            decisions += targets.numel()
+    metrics = {"loss": loss / samples}
+    return metrics | {"accuracy": correct / decisions} if decisions else metrics
