@@ -1,0 +1,24 @@
+"""`[device]`: what a device decides for itself. Nothing here changes what training means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["DeviceSettings"]
+
+
+class DeviceSettings(BaseModel):
+    """The `[device]` section of a federation's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    folder: Path | None = Field(None, description="for the outbox; by default one for each client in the state folder")
+    max_outbox_bytes: int = Field(1 << 30, ge=1 << 20, description="bytes of updates that wait at most; the oldest go")
+    max_epochs: int | None = Field(None, ge=1, description="this device's share, if it is less than the plan's")
+    max_steps: int | None = Field(None, ge=1, description="the same in optimizer steps")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="threads that torch may use; its own choice by default"
+    )
+    pace: float = Field(0.0, ge=0, le=86_400, description="seconds that a job lasts at least: simulates a slow device")

@@ -1,0 +1,305 @@
+"""The device's decisions: what it hears in, what to do out. No clock, thread, socket, disk or log; randomness comes in.
+
+While it trains it is not subscribed to the model. When its update is in it subscribes, and the newest is there at once.
+Every update is offered until it has a receipt; every answer is the whole state, so nothing depends on one message.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Receipt, Reply, UpdateId
+
+__all__ = ["Action", "AskLayout", "ClientCore", "Delete", "Follow", "Renew", "SendOffer", "Stop", "Train"]
+
+_OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled each time
+_OFFER_LONGEST = 120.0
+_RETRAIN_LONGEST = 3600.0
+_RECEIPT_WAIT = 2.0  # seconds that a device waits for its receipt before it takes a model
+_FAILURE_AFTER = 5.0  # seconds until a failed training is tried again; doubled each time
+_FAILURE_LONGEST = 600.0
+_GREETING = 1.0  # all offers within this many seconds of an aggregator's or a broker's return
+_UNANSWERED = 8  # offers on their way at a time
+_TAKEOVERS = 3  # within a minute; see `own_status`
+_MINUTE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Subscribe to the model, or stop."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AskLayout:
+    """Subscribe to the layout: to learn it, or to name the first difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Start a job on this snapshot."""
+
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class SendOffer:
+    """Offer the update with this sequence number, with its bytes or without."""
+
+    sequence: int
+    with_body: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The update has its verdict."""
+
+    sequence: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """The update's id was used elsewhere: it needs another outbox id."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The client ends: 0 when the run is finished."""
+
+    code: int
+    why: str
+
+
+Action = Follow | AskLayout | Train | SendOffer | Delete | Renew | Stop
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An update without a verdict, and when to offer it next."""
+
+    update: UpdateId
+    next_at: float
+    with_body: bool
+    delay: float = _OFFER_AFTER
+    unanswered: bool = False
+
+
+class ClientCore:
+    """One client. Every method that returns actions wants them done, in order.
+
+    Args:
+        incarnation: random for each process start.
+        randomness: for jitter.
+        pending: what the outbox holds from before.
+
+    """
+
+    def __init__(self, incarnation: str, randomness: random.Random, pending: list[Offer]) -> None:
+        self.training: Head | None = None
+        self._incarnation = incarnation
+        self._random = randomness
+        self._connected = False
+        self._aggregator: str | None = None  # its incarnation while it is online
+        self._head: Head | None = None  # the newest heard
+        self._trained: tuple[str, int] | None = None  # run and version that were trained on last
+        self._again = 0  # how often on that version
+        self._retrain_at: float | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._hold: tuple[int, float] | None = None  # the sequence number whose receipt is waited for, and until when
+        self._takeovers: list[float] = []
+        self._connections = 0
+        self._rival_counted = False  # in this connection
+        # It may have been sent before: the aggregator asks for the bytes if it does not have them.
+        self._pending = {offer.update.sequence: _Pending(offer.update, 0.0, with_body=False) for offer in pending}
+
+    @property
+    def base_version(self) -> int | None:
+        """The version that was trained on last."""
+        return self._trained[1] if self._trained else None
+
+    def connected(self, now: float) -> list[Action]:
+        """A connection was made; presence is heard anew."""
+        self._connected = True
+        self._connections += 1
+        self._rival_counted = False
+        self._aggregator = None
+        self._hold = None
+        self._greet(now)
+        return [] if self.training else [Follow(True)]
+
+    def disconnected(self) -> None:
+        """The connection is gone, and every answer that was on its way."""
+        self._connected = False
+
+    def presence(self, presence: AggregatorPresence, now: float) -> list[Action]:
+        """The aggregator is there, or not."""
+        heard = presence.incarnation if presence.state == "online" else None
+        if heard is not None and heard != self._aggregator:
+            self._greet(now)
+        self._aggregator = heard
+        return self.tick(now)
+
+    def head(self, head: Head, fits: bool | None, now: float) -> list[Action]:
+        """A snapshot is there.
+
+        Args:
+            head: what it says.
+            fits: whether its layout is this device's; None if this device does not know the layout yet.
+            now: seconds.
+
+        """
+        if self.training is not None:
+            return []
+        if head.state == "finished":
+            return [Stop(0, "the run is finished")]
+        if not fits:
+            return [AskLayout()]
+        if self._head is not None and self._head.run == head.run and head.version < self._head.version:
+            return []  # an old one, from a broker that forgot
+        self._head = head
+        if now < self._not_before:
+            return []
+        if self._trained != (head.run, head.version) or head.plan.continuous:
+            return self._start(head)
+        return []
+
+    def trained(self, offer: Offer, dropped: list[int], now: float) -> list[Action]:
+        """A job is done and its update is in the outbox, which had to drop some others for it."""
+        assert self.training is not None
+        self._again = self._again + 1 if self._trained == (self.training.run, self.training.version) else 0
+        self._trained = (self.training.run, self.training.version)
+        self._failures = 0
+        for sequence in dropped:
+            self._pending.pop(sequence, None)
+        self._pending[offer.update.sequence] = _Pending(offer.update, now, with_body=True)
+        wait = min(self.training.plan.retrain_after * 2**self._again, _RETRAIN_LONGEST)
+        self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
+        self.training = None
+        # A model that has this update in it is worth a moment; an aggregator that does not answer is not waited for.
+        self._hold = (offer.update.sequence, now + (_RECEIPT_WAIT if self._aggregator is not None else 0.0))
+        return self.tick(now)
+
+    def failed(self, now: float) -> list[Action]:
+        """A job failed; the next attempt takes the newest snapshot, after a while."""
+        wait = min(_FAILURE_AFTER * 2**self._failures, _FAILURE_LONGEST) * self._random.uniform(0.75, 1.25)
+        self._failures += 1
+        self._not_before = self._retrain_at = now + wait
+        self.training = None
+        return self._follow()
+
+    def reply(self, reply: Reply, now: float) -> list[Action]:
+        """What became of offers."""
+        actions: list[Action] = []
+        for receipt in reply.receipts:
+            pending = self._find(receipt.update)
+            if pending is None:
+                continue
+            if receipt.reason == "id_reused":
+                pending.unanswered = False
+                actions.append(Renew(receipt.update.sequence))
+                continue
+            del self._pending[receipt.update.sequence]
+            actions.append(Delete(receipt.update.sequence, receipt))
+            for waiting in self._pending.values():
+                if not waiting.unanswered:
+                    waiting.next_at = min(waiting.next_at, now)  # there is room on the way
+            if receipt.reason == "layout":
+                actions.append(AskLayout())
+        for later in reply.later:
+            pending = self._find(later.update)
+            if pending is not None:
+                pending.next_at = now + later.seconds * self._random.uniform(1.0, 1.5)
+                pending.unanswered = False
+        for missing in reply.missing:
+            pending = self._find(missing.update)
+            if pending is not None and missing.ranges:
+                pending.next_at, pending.with_body, pending.unanswered = now, True, False
+        answered = {answer.update.sequence for answer in (*reply.receipts, *reply.later)}
+        if self._hold is not None and self._hold[0] in answered:
+            self._hold = (self._hold[0], now)
+        return [*actions, *self.tick(now)]
+
+    def renewed(self, update: UpdateId, now: float) -> list[Action]:
+        """An update has another id now; it was never judged under it."""
+        self._pending[update.sequence] = _Pending(update, now, with_body=True)
+        return self.tick(now)
+
+    def own_status(self, status: ClientStatus, now: float) -> list[Action]:
+        """Somebody's status on this client's own topic. Another live client with this id shows here.
+
+        Two of them take the connection from each other for ever. Of such a pair the one with the greater incarnation
+        stops at the third takeover in a minute; the other only at twice as many, for a peer that never stops.
+        """
+        # In the first connection it is what an earlier process of this client left.
+        if status.incarnation == self._incarnation or self._connections < 2 or self._rival_counted:
+            return []
+        self._rival_counted = True
+        self._takeovers = [at for at in self._takeovers if now - at < _MINUTE] + [now]
+        limit = _TAKEOVERS if self._incarnation > status.incarnation else 2 * _TAKEOVERS
+        if len(self._takeovers) < limit:
+            return []
+        why = f"another live client uses the id {status.client_id!r} and takes the connection; give each its own id"
+        return [Stop(1, why)]
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed: what is due."""
+        actions: list[Action] = []
+        if self._hold is not None and now >= self._hold[1]:
+            self._hold = None
+            actions += self._follow()
+        due = self._retrain_at is not None and now >= self._retrain_at and now >= self._not_before
+        if self.training is None and self._head is not None and due and self._hold is None:
+            actions += self._start(self._head)
+        if self._connected and self._aggregator is not None:
+            actions += self._offers(now)
+        return actions
+
+    def deadline(self) -> float | None:
+        """When `tick` is due even if nothing happens."""
+        times = [self._retrain_at] if self.training is None and self._head is not None else []
+        if self._hold is not None:
+            times = [self._hold[1]]
+        if self._connected and self._aggregator is not None:
+            times += [pending.next_at for pending in self._pending.values()]
+        return min((time for time in times if time is not None), default=None)
+
+    def _start(self, head: Head) -> list[Action]:
+        self.training = head
+        self._retrain_at = None
+        return [Follow(False), Train(head)]
+
+    def _follow(self) -> list[Action]:
+        return [Follow(True)] if self._connected else []
+
+    def _offers(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        on_their_way = [p.next_at for p in self._pending.values() if p.unanswered and p.next_at > now]
+        for sequence, pending in self._pending.items():
+            if pending.next_at > now:
+                continue
+            if len(on_their_way) >= _UNANSWERED:
+                pending.next_at = min(on_their_way)  # when the first of them is given up
+                continue
+            actions.append(SendOffer(sequence, pending.with_body))
+            pending.next_at = now + pending.delay * self._random.uniform(0.75, 1.25)
+            pending.delay = min(2 * pending.delay, _OFFER_LONGEST)
+            pending.with_body, pending.unanswered = False, True
+            on_their_way.append(pending.next_at)
+        return actions
+
+    def _greet(self, now: float) -> None:
+        """Have everything offered soon, not at once: a whole fleet may have heard the same."""
+        for pending in self._pending.values():
+            pending.next_at = now + _GREETING * self._random.random()
+            pending.delay = _OFFER_AFTER
+            pending.unanswered = False
+
+    def _find(self, update: UpdateId) -> _Pending | None:
+        pending = self._pending.get(update.sequence)
+        return pending if pending is not None and pending.update == update else None

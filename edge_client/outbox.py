@@ -1,0 +1,182 @@
+"""The device's spool: an update is here from the moment that it exists until its receipt. The only disk writer.
+
+One SQLite database, so that an update, what stays on the device, and the next sequence number change in one step.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors.numpy
+
+from fedmq.edge_client.training import LocalState
+from fedmq.schemas.errors import StoreError
+from fedmq.schemas.messages import Offer, UpdateId
+
+__all__ = ["MOST_UPDATES", "Outbox"]
+
+MOST_UPDATES = 63
+"""One less than what the aggregator's ledger remembers of an outbox, so that no update here can be forgotten there."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry (sequence INTEGER PRIMARY KEY, offer TEXT NOT NULL, body BLOB NOT NULL);
+"""
+
+
+class Outbox:
+    """A device's updates that have no verdict yet, oldest first.
+
+    Args:
+        folder: where it lives; None keeps it in memory, for the sandbox.
+        most_bytes: what all bodies together may take; the oldest go first. The newest is always kept.
+        new_id: makes an outbox id, 128 random bits in hex.
+
+    Raises:
+        StoreError: the folder cannot be used, or another client works in it.
+
+    """
+
+    def __init__(self, folder: Path | None, *, most_bytes: int = 1 << 30, new_id: Any = None) -> None:
+        self._new_id = new_id or (lambda: os.urandom(16).hex())
+        self._most_bytes = most_bytes
+        self._where = f"device folder {folder}" if folder else "outbox"
+        self._lock = _locked(folder) if folder else None
+        try:
+            # Opened in one thread, served in another; never two at once.
+            path = folder / "outbox.sqlite" if folder else ":memory:"
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA)
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('outbox_id', ?), ('next', 0)", (self._new_id(),))
+        except sqlite3.Error as error:
+            if self._lock:
+                self._lock.close()
+            raise StoreError(f"{self._where}: outbox.sqlite cannot be used: {error}") from error
+
+    def add(self, offer: Offer, body: bytes, local: LocalState | None) -> tuple[Offer, list[int]]:
+        """Keep an update, in one step with what stays on the device.
+
+        Args:
+            offer: its header; the update id in it is replaced.
+            body: the encoded update.
+            local: local parameters and integer buffers to go on with.
+
+        Returns:
+            The offer with its id, and the sequence numbers that had to go to make room.
+
+        Raises:
+            StoreError: nothing was kept.
+
+        """
+        with self._transaction() as execute:
+            update = UpdateId(outbox_id=self._meta("outbox_id"), sequence=self._meta("next"))
+            offer = offer.model_copy(update={"update": update})
+            text = offer.model_dump_json(exclude_none=True)
+            execute("INSERT INTO entry VALUES (?, ?, ?)", (update.sequence, text, body))
+            execute("UPDATE meta SET value = ? WHERE key = 'next'", (update.sequence + 1,))
+            if local:
+                state = safetensors.numpy.save(dict(local))
+                execute("INSERT OR REPLACE INTO meta VALUES ('local', ?)", (state,))
+            dropped = self._overflowing()
+            for sequence in dropped:
+                execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
+        return offer, dropped
+
+    def pending(self) -> list[Offer]:
+        """The headers of what is here, oldest first."""
+        with self._translated():
+            rows = self._db.execute("SELECT offer FROM entry ORDER BY sequence").fetchall()
+        return [Offer.model_validate_json(text) for (text,) in rows]
+
+    def offer(self, sequence: int) -> Offer:
+        """The header of one update."""
+        with self._translated():
+            row = self._db.execute("SELECT offer FROM entry WHERE sequence = ?", (sequence,)).fetchone()
+        return Offer.model_validate_json(row[0])
+
+    def body(self, sequence: int) -> bytes:
+        """The encoded update."""
+        with self._translated():
+            row = self._db.execute("SELECT body FROM entry WHERE sequence = ?", (sequence,)).fetchone()
+        return bytes(row[0])
+
+    def delete(self, sequence: int) -> None:
+        """Let an update go: it has its verdict."""
+        with self._transaction() as execute:
+            execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
+
+    def renew(self, sequence: int) -> Offer:
+        """Give this update, and all later ones, a new outbox id: the old one was used elsewhere."""
+        update = UpdateId(outbox_id=self._new_id(), sequence=sequence)
+        offer = self.offer(sequence).model_copy(update={"update": update})
+        with self._transaction() as execute:
+            text = offer.model_dump_json(exclude_none=True)
+            execute("UPDATE entry SET offer = ? WHERE sequence = ?", (text, sequence))
+            execute("UPDATE meta SET value = ? WHERE key = 'outbox_id'", (offer.update.outbox_id,))
+        return offer
+
+    def local(self) -> LocalState | None:
+        """What stayed on the device with the newest update."""
+        state = self._meta("local")
+        return safetensors.numpy.load(state) if state is not None else None
+
+    def close(self) -> None:
+        """Let the folder go."""
+        self._db.close()
+        if self._lock:
+            self._lock.close()
+
+    def _overflowing(self) -> list[int]:
+        rows = self._db.execute("SELECT sequence, length(body) FROM entry ORDER BY sequence DESC").fetchall()
+        dropped, total = [], 0
+        for place, (sequence, size) in enumerate(rows):
+            total += size
+            if place >= MOST_UPDATES or (place and total > self._most_bytes):
+                dropped.append(sequence)
+        return dropped
+
+    def _meta(self, key: str) -> Any:
+        with self._translated():
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db.execute
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._where}: {error}; is the disk full or read-only?") from error
+
+
+def _locked(folder: Path) -> IO[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "lock", "a+")  # noqa: SIM115 (held until the outbox is closed)
+    except OSError as error:
+        raise StoreError(f"device folder {folder}: {error.strerror}; choose another with [device] folder") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise StoreError(f"device folder {folder}: another client works in it; give each its own folder") from error
+    return lock

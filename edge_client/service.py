@@ -1,0 +1,315 @@
+"""The device's loop: from the link to the core, and from the core to the link, the outbox and the training."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from fedmq.edge_client.core import Action, AskLayout, ClientCore, Delete, Follow, Renew, SendOffer, Stop, Train
+from fedmq.edge_client.outbox import Outbox
+from fedmq.edge_client.runner import Runner
+from fedmq.edge_client.training import Outcome, Training
+from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.errors import ConfigError, FedMQError, ProtocolError, TransportError
+from fedmq.schemas.layout import Layout
+from fedmq.schemas.messages import (
+    AggregatorPresence,
+    ClientStatus,
+    Head,
+    LayoutNotice,
+    Offer,
+    Reply,
+    UpdateId,
+)
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import decode, encode
+from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused, Will
+
+__all__ = ["ClientService", "last_will"]
+
+log = logging.getLogger("fedmq.client")
+
+_STATUS_INTERVAL = 0.5  # seconds between two statuses at least: they are for people
+_UNASSIGNED = UpdateId(outbox_id="0" * 32, sequence=0)  # until the outbox gives the update its id
+
+
+def last_will(topics: Topics, client_id: str, incarnation: str) -> Will:
+    """What the broker says of this client when its connection dies."""
+    status = ClientStatus(state="offline", client_id=client_id, incarnation=incarnation)
+    return Will(topics.status(client_id), encode(status))
+
+
+class ClientService:
+    """One client at work.
+
+    Attributes:
+        stopped: set when it has ended, with its exit code and why.
+        accepted, rejected: receipts read.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        topics: Topics,
+        client_id: str,
+        core: ClientCore,
+        incarnation: str,
+        outbox: Outbox,
+        training: Training,
+        runner: Runner,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stopped: Stop | None = None
+        self.accepted = self.rejected = 0
+        self._link = link
+        self._topics = topics
+        self._client_id = client_id
+        self._core = core
+        self._incarnation = incarnation
+        self._outbox = outbox
+        self._training = training
+        self._runner = runner
+        self._clock = clock
+        self._heard: tuple[Head, memoryview] | None = None  # the newest head and its weights
+        self._announced: Layout | None = None  # by the layout topic
+        self._job: tuple[Head, Layout] | None = None
+        self._status = ClientStatus(
+            state="online",
+            client_id=client_id,
+            incarnation=incarnation,
+            waiting=len(outbox.pending()),
+            task_version=training.task_version,
+        )
+        self._status_sent: ClientStatus | None = None
+        self._status_at = -_STATUS_INTERVAL
+        self._connected = False
+        local = outbox.local()
+        if local:
+            training.restore(local)
+
+    @property
+    def complaint(self) -> str:
+        """The last thing that went wrong, as the status says it; empty when all is well."""
+        return self._status.detail
+
+    def handle(self, event: Event) -> None:
+        """One event of the link."""
+        now = self._clock()
+        if isinstance(event, Message):
+            self._received(event, now)
+        elif isinstance(event, Connected):
+            # The own status before the first publish: what is retained there may be another process's.
+            topics = self._topics
+            own = (topics.status(self._client_id), topics.aggregator, topics.reply(self._client_id))
+            self._link.subscribe(*own)
+            self._connected = True
+            self._say(connection=self._status.connection + 1)
+            self._perform(self._core.connected(now), now)
+            log.info("connected client=%s", self._client_id)
+        elif isinstance(event, Disconnected):
+            self._connected = False
+            self._core.disconnected()
+            log.warning("disconnected client=%s reason=%r", self._client_id, event.reason)
+        elif isinstance(event, Refused):
+            log.error("refused client=%s topic=%s reason=%r", self._client_id, event.topic, event.reason)
+            self._say(detail=f"the broker refused {event.topic}: {event.reason}"[:2000])
+
+    def tick(self) -> None:
+        """Do what is due: finished jobs, offers, retraining, status."""
+        now = self._clock()
+        result = self._runner.take()
+        if result is not None:
+            self._finish_job(result, now)
+        self._perform(self._core.tick(now), now)
+        self._publish_status(now)
+
+    def deadline(self) -> float | None:
+        """When `tick` is due."""
+        times = [self._core.deadline()]
+        if self._connected and self._status != self._status_sent:
+            times.append(self._status_at + _STATUS_INTERVAL)
+        return min((at for at in times if at is not None), default=None)
+
+    def run(self) -> Stop:
+        """Work until it is stopped: by the run's end, an error, or `stop`."""
+        self._link.open()
+        while self.stopped is None:
+            deadline = self.deadline()
+            event = self._link.poll(1.0 if deadline is None else min(1.0, max(0.0, deadline - self._clock())))
+            if event is not None:
+                self.handle(event)
+            if self.stopped is None:
+                self.tick()
+        return self.stopped
+
+    def stop(self, stop: Stop) -> None:
+        """End, saying so: the status goes out, the connection is closed."""
+        if self.stopped is not None:
+            return
+        self.stopped = stop
+        activity = "finished" if stop.code == 0 and self._core.training is None else "stopped"
+        self._say(state="offline", activity=activity, detail=stop.why[:2000])
+        self._publish_status(self._clock(), at_once=True)
+        self._link.flush(1.0)
+        self._link.close()
+        (log.info if stop.code == 0 else log.error)("stopped client=%s why=%r", self._client_id, stop.why)
+
+    def _received(self, message: Message, now: float) -> None:
+        topics, topic = self._topics, message.topic
+        if not message.payload:
+            return  # a retained message that was cleared
+        if topic in (topics.model, topics.layout, topics.reply(self._client_id)):
+            self._say(downlink_bytes=self._status.downlink_bytes + len(message.payload))
+        try:
+            if topic == topics.model:
+                head, body = decode(message.payload, Head)
+                self._hear(head, body, now)
+            elif topic == topics.reply(self._client_id):
+                self._perform(self._core.reply(decode(message.payload, Reply)[0], now), now)
+            elif topic == topics.aggregator:
+                self._perform(self._core.presence(decode(message.payload, AggregatorPresence)[0], now), now)
+            elif topic == topics.layout:
+                notice, body = decode(message.payload, LayoutNotice)
+                self._learn(notice, body, now)
+            elif topic == topics.status(self._client_id):
+                self._perform(self._core.own_status(decode(message.payload, ClientStatus)[0], now), now)
+        except ProtocolError as error:
+            log.error(
+                "ignored client=%s topic=%s reason=%s detail=%r", self._client_id, topic, error.reason, str(error)
+            )
+            self._say(detail=f"a message on {topic} is ignored: {error}"[:2000])
+
+    def _hear(self, head: Head, body: memoryview, now: float) -> None:
+        if len(body) != head.size or hashlib.sha256(body).hexdigest() != head.digest:
+            raise ProtocolError("malformed", f"{len(body)} bytes of weights do not have the announced size and digest")
+        try:
+            layout = self._training.layout(head.plan) or self._announced
+        except ConfigError as error:
+            self.stop(Stop(2, str(error)))
+            return
+        self._heard = (head, body)
+        fits = None if layout is None else layout.digest == head.layout
+        self._perform(self._core.head(head, fits, now), now)
+
+    def _learn(self, notice: LayoutNotice, body: memoryview, now: float) -> None:
+        announced = Layout.decode(body)
+        if announced.digest != notice.digest:
+            raise ProtocolError("malformed", "the layout does not have the announced digest")
+        self._announced = announced
+        self._link.unsubscribe(self._topics.layout)
+        if self._heard is None or self._heard[0].layout != announced.digest:
+            return
+        mine = self._training.layout(self._heard[0].plan)
+        difference = mine.difference(announced) if mine else None
+        if difference:
+            self.stop(Stop(2, f"this device's model is not the aggregator's: {difference}; use the same task file"))
+        else:
+            self._hear(*self._heard, now)
+
+    def _perform(self, actions: list[Action], now: float) -> None:
+        for action in actions:
+            if self.stopped is not None:
+                return
+            match action:
+                case Follow(on):
+                    (self._link.subscribe if on else self._link.unsubscribe)(self._topics.model)
+                case AskLayout():
+                    self._link.subscribe(self._topics.layout)
+                case Train(head):
+                    self._start_job(head)
+                case SendOffer(sequence, with_body):
+                    self._send(sequence, with_body)
+                case Delete(sequence, receipt):
+                    self._outbox.delete(sequence)
+                    if receipt.verdict == "accepted":
+                        self.accepted += 1
+                    else:
+                        self.rejected += 1
+                        log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
+                                    self._client_id, sequence, receipt.reason, receipt.detail)  # fmt: skip
+                        self._say(detail=f"update {sequence} rejected ({receipt.reason}): {receipt.detail}"[:2000])
+                    waiting = max(0, self._status.waiting - 1)
+                    self._say(accepted=self.accepted, rejected=self.rejected, waiting=waiting)
+                case Renew(sequence):
+                    renewed = self._outbox.renew(sequence)
+                    log.warning("outbox renewed client=%s sequence=%d", self._client_id, sequence)
+                    self._perform(self._core.renewed(renewed.update, now), now)
+                case Stop():
+                    self.stop(action)
+
+    def _start_job(self, head: Head) -> None:
+        assert self._heard is not None
+        body = self._heard[1]
+        layout = self._training.layout(head.plan) or self._announced
+        assert layout is not None
+        self._job = (head, layout)
+        self._say(activity="training", run=head.run)
+
+        def job() -> Outcome:
+            weights = codec_named(head.codec).decode(body, layout)
+            return self._training.train(weights, layout, head.plan)
+
+        self._runner.start(job)
+
+    def _finish_job(self, result: Outcome | Exception, now: float) -> None:
+        assert self._job is not None
+        head, layout = self._job
+        if isinstance(result, Outcome) and not np.isfinite(result.update).all():
+            result = ConfigError(
+                "the training diverged: the weights have a NaN or an infinity; is the learning rate high?"
+            )
+        if isinstance(result, Exception):
+            said = str(result) if isinstance(result, FedMQError) else f"{type(result).__name__}: {result}"
+            log.error("training failed client=%s version=%d error=%r", self._client_id, head.version, said,
+                      exc_info=None if isinstance(result, FedMQError) else result)  # fmt: skip
+            self._say(activity="error", detail=f"the training failed: {said}"[:2000])
+            self._perform(self._core.failed(now), now)
+            return
+        body = codec_named(head.plan.codec).encode(result.update, layout)
+        offer = Offer(
+            run=head.run,
+            client_id=self._client_id,
+            update=_UNASSIGNED,
+            base_version=head.version,
+            layout=layout.digest,
+            codec=head.plan.codec,
+            size=len(body),
+            digest=hashlib.sha256(body).hexdigest(),
+            num_samples=result.num_samples,
+            metrics=result.metrics,
+            evaluation=result.evaluation,
+            task_version=self._training.task_version,
+        )
+        offer, dropped = self._outbox.add(offer, body, result.local)
+        if dropped:
+            log.warning("outbox full client=%s dropped=%s", self._client_id, dropped)
+        log.info("trained client=%s version=%d sequence=%d", self._client_id, head.version, offer.update.sequence)
+        waiting = self._status.waiting + 1 - len(dropped)
+        metrics = result.evaluation.metrics if result.evaluation else result.metrics
+        self._say(activity="waiting", base_version=head.version, waiting=waiting, metrics=metrics, detail="")
+        self._perform(self._core.trained(offer, dropped, now), now)
+
+    def _send(self, sequence: int, with_body: bool) -> None:
+        payload = encode(self._outbox.offer(sequence), self._outbox.body(sequence) if with_body else b"")
+        try:
+            if self._link.publish(self._topics.update(self._client_id), payload):
+                self._say(uplink_bytes=self._status.uplink_bytes + len(payload))
+        except TransportError as error:
+            self.stop(Stop(2, f"an update cannot be sent: {error}"))
+
+    def _say(self, **changes: object) -> None:
+        self._status = self._status.model_copy(update=changes)
+
+    def _publish_status(self, now: float, *, at_once: bool = False) -> None:
+        due = at_once or now >= self._status_at + _STATUS_INTERVAL
+        if not due or self._status == self._status_sent:
+            return
+        if self._link.publish(self._topics.status(self._client_id), encode(self._status), retain=True):
+            self._status_sent = self._status
+            self._status_at = now

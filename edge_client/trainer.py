@@ -1,0 +1,169 @@
+"""The plain PyTorch training loop, and what is around it: weights in, an update out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from fedmq.edge_client.training import LocalState, Outcome, update_vector
+from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.layout import Layout, Vector
+from fedmq.schemas.messages import Evaluation
+from fedmq.schemas.plan import Plan
+from fedmq.tasks.bridge import layout_of, load_local, load_vector, local_state, to_vector
+from fedmq.tasks.contract import Data, Task
+from fedmq.tasks.datasets import as_dataset, batches
+from fedmq.tasks.evaluation import checked, evaluate, loss_of
+
+__all__ = ["TorchTrainer", "train"]
+
+
+def train(
+    model: torch.nn.Module,
+    dataset: Any,
+    plan: Plan,
+    loss_function: Callable[[Any, Any], torch.Tensor],
+    generator: torch.Generator | None = None,
+) -> dict[str, float]:
+    """Train a model in place as the plan says; the mean loss of the last pass.
+
+    With a proximal term rho, the loss is that plus rho/2 |x - x_base|^2 (Li et al. 2020, arXiv 1812.06127).
+    """
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    anchors = [p.detach().clone() for p in parameters] if plan.proximal else []
+    optimizer = _optimizer(parameters, plan)
+    loader = batches(dataset, plan.batch_size, shuffle=True, generator=generator)
+    steps_left = plan.local_steps or plan.local_epochs * len(loader)
+    total = 0.0
+    counted = 0
+    while steps_left > 0:
+        total, counted = 0.0, 0
+        for inputs, targets in loader:
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_function(model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            for parameter, anchor in zip(parameters, anchors, strict=False):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - anchor, alpha=plan.proximal)
+            optimizer.step()
+            total += float(loss.detach())
+            counted += 1
+            steps_left -= 1
+            if steps_left == 0:
+                break
+    return {"loss": total / counted}
+
+
+class TorchTrainer:
+    """Trains a task's model on this device's data. The model is built once; integer buffers live on in it.
+
+    Args:
+        task: with build_model and load_data.
+        client_id: whose data to load.
+        seed: makes shuffling and dropout repeatable, for the sandbox; None in the field.
+        max_epochs: this device's share, if it is less than the plan's.
+        max_steps: the same in steps.
+
+    Raises:
+        ConfigError: the task's model or data cannot be used.
+
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        client_id: str,
+        *,
+        seed: int | None = None,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+    ) -> None:
+        if task.build_model is None or task.load_data is None:
+            raise ConfigError(f"task {task.path}: training with torch needs build_model() and load_data(client_id)")
+        self.task_version = task.version
+        self.model: torch.nn.Module = task.build_model()
+        self.data = task.load_data(client_id)
+        if not isinstance(self.data, Data):
+            found = type(self.data).__name__
+            raise ConfigError(f"task {task.path}: load_data returned a {found}, expected fedmq.Data(train=…, test=…)")
+        self._dataset = as_dataset(self.data.train, f"train data of {client_id!r}")
+        self._task = task
+        self._client_id = client_id
+        self._seed = seed
+        self._max_epochs = max_epochs
+        self._max_steps = max_steps
+        self._jobs = 0
+
+    def layout(self, plan: Plan) -> Layout:
+        """The model's, without what the plan leaves to the devices."""
+        return layout_of(self.model, plan.local_parameters)
+
+    def restore(self, local: LocalState) -> None:
+        """Put back local parameters and integer buffers."""
+        load_local(self.model, local)
+
+    def train(self, weights: Vector, layout: Layout, plan: Plan) -> Outcome:
+        """One job: evaluate the received weights, train them, say what changed."""
+        plan = self._share(plan)
+        load_vector(self.model, layout, weights)
+        self._jobs += 1
+        with self._randomness() as generator:
+            evaluation = None
+            if self.data.test is not None:
+                metrics, count = evaluate(self._task, self.model, self.data.test)
+                evaluation = Evaluation(num_samples=count, metrics=metrics)
+            if self._task.train is not None:
+                measured = self._task.train(self.model, self.data, plan) or {}
+            else:
+                measured = train(self.model, self._dataset, plan, loss_of(self._task), generator)
+        update = update_vector(weights, to_vector(self.model, layout), layout)
+        samples = len(self._dataset)  # type: ignore[arg-type]
+        return Outcome(update, samples, checked(measured, "train"), evaluation, local_state(self.model, layout))
+
+    def _share(self, plan: Plan) -> Plan:
+        """The plan with this device's share of the work: less of the same, nothing else."""
+        changes: dict[str, int] = {}
+        if self._max_epochs is not None:
+            changes["local_epochs"] = min(plan.local_epochs, self._max_epochs)
+        if self._max_steps is not None:
+            steps = plan.local_steps or changes.get("local_epochs", plan.local_epochs) * len(
+                batches(self._dataset, plan.batch_size, shuffle=True)
+            )
+            changes["local_steps"] = min(steps, self._max_steps)
+        return plan.model_copy(update=changes)
+
+    def _randomness(self) -> Any:
+        if self._seed is None:
+            return nullcontext(None)
+        digest = hashlib.sha256(f"{self._seed}/{self._client_id}/{self._jobs}".encode()).digest()
+        return _seeded(int.from_bytes(digest[:7], "big"))
+
+
+class _seeded:  # noqa: N801 (used like a function)
+    """Inside, torch's randomness comes from this seed alone; outside it is as it was."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._fork = torch.random.fork_rng(devices=[])
+
+    def __enter__(self) -> torch.Generator:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+        return torch.Generator().manual_seed(self._seed)
+
+    def __exit__(self, *exception: Any) -> None:
+        self._fork.__exit__(*exception)
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], plan: Plan) -> torch.optim.Optimizer:
+    rate, decay = plan.learning_rate, plan.weight_decay
+    if plan.optimizer == "adam":
+        return torch.optim.Adam(parameters, rate, weight_decay=decay)
+    if plan.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, rate, weight_decay=decay)
+    return torch.optim.SGD(parameters, rate, momentum=plan.momentum, weight_decay=decay)
