@@ -110,7 +110,8 @@ class AggregatorCore:
         """When `tick` is due even if nothing happens."""
         if self.state.finished:
             return None
-        rule = self.strategy.cohort
+        # A cohort of which nothing came is not closed by its deadline, but by its first update after it.
+        rule = self.strategy.cohort if self.state.buffer.updates else None
         times = [self._timer(), self.goal.seconds, self.cohort.deadline(rule) if rule else None]
         return min((time for time in times if time is not None), default=None)
 
@@ -201,6 +202,7 @@ class AggregatorCore:
         self.cohort.open()
 
     def _end_if_reached(self, now: float) -> None:
-        reached = self.goal.reached(self.state.version, now, self.state.scores.now(), self._own_metrics)
+        devices = self.state.scores.now() if self.goal.target is not None else None
+        reached = self.goal.reached(self.state.version, now, devices, self._own_metrics)
         if reached:
             self.finish(reached, now)

@@ -13,6 +13,8 @@ __all__ = ["Scores", "summarised"]
 
 _CLIENTS = 1000  # whose newest evaluation is kept: those heard last
 _VERSIONS = 64  # of which every evaluation is kept, until the next version of the ring
+_LARGEST = 1e100  # beyond it a metric has diverged and is left out: its square is no float any more
+_MOST_SAMPLES = (1 << 63) - 1  # that a message can say
 
 
 def summarised(evaluations: Iterable[Evaluation]) -> DeviceEvaluation | None:
@@ -23,11 +25,13 @@ def summarised(evaluations: Iterable[Evaluation]) -> DeviceEvaluation | None:
     mean: dict[str, float] = {}
     spread: dict[str, float] = {}
     for name in sorted({name for evaluation in measured for name in evaluation.metrics})[:32]:
-        pairs = [(e.metrics[name], e.num_samples) for e in measured if name in e.metrics]
+        pairs = [(e.metrics[name], e.num_samples) for e in measured if abs(e.metrics.get(name, math.inf)) <= _LARGEST]
+        if not pairs:
+            continue
         total = sum(n for _, n in pairs)
         mean[name] = sum(value * n for value, n in pairs) / total
         spread[name] = math.sqrt(sum(n * (value - mean[name]) ** 2 for value, n in pairs) / total)
-    samples = sum(evaluation.num_samples for evaluation in measured)
+    samples = min(sum(evaluation.num_samples for evaluation in measured), _MOST_SAMPLES)
     return DeviceEvaluation(clients=len(measured), num_samples=samples, mean=mean, spread=spread)
 
 

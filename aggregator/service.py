@@ -85,6 +85,7 @@ class AggregatorService:
         self._connections = 0
         self._heard_own_presence = False
         self._evaluated = -1
+        self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
         self._commit()
 
@@ -128,6 +129,9 @@ class AggregatorService:
         """Work until the run is finished or `stop` is called."""
         self._link.open()
         while self.ended is None:
+            if self._asked is not None:
+                self.stop(self._asked)
+                break
             deadline = self.deadline()
             wait = 1.0 if deadline is None else min(1.0, max(0.0, deadline - self.now()))
             event = self._link.poll(0.0 if self._uncommitted else wait)
@@ -135,7 +139,13 @@ class AggregatorService:
                 self.handle(event)
             if self.ended is None:
                 self.tick(idle=event is None)
+        assert self.ended is not None
         return self.ended
+
+    def ask_to_stop(self, why: str) -> None:
+        """Have `run` end soon, with code 0. From any thread or signal handler."""
+        self._asked = Ending(0, why)
+        self._link.wake()
 
     def stop(self, ending: Ending) -> None:
         """Commit, say goodbye, end."""

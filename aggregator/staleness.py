@@ -19,6 +19,8 @@ Staleness = Callable[[int], float]
 
 StalenessName = Literal["constant", "polynomial", "hinge", "exponential"]
 
+_LEAST = 1e-30  # never quite 0, so that the sum of weights in a buffer cannot be 0
+
 
 def constant() -> Staleness:
     """s = 1: stale or not is all the same."""
@@ -28,21 +30,20 @@ def constant() -> Staleness:
 def polynomial(a: float = 0.5) -> Staleness:
     """s = (1 + tau)^-a."""
     _require(a >= 0, "polynomial", "a", a)
-    return lambda tau: float((1.0 + tau) ** -a)
+    return lambda tau: max(float((1.0 + tau) ** -a), _LEAST)
 
 
 def hinge(a: float = 10.0, b: float = 4.0) -> Staleness:
     """s = 1 up to staleness b, then 1 / (a (tau - b) + 1)."""
     _require(a >= 0, "hinge", "a", a)
     _require(b >= 0, "hinge", "b", b)
-    return lambda tau: 1.0 if tau <= b else 1.0 / (a * (tau - b) + 1.0)
+    return lambda tau: 1.0 if tau <= b else max(1.0 / (a * (tau - b) + 1.0), _LEAST)
 
 
 def exponential(a: float = 0.1) -> Staleness:
     """s = e^(-a tau)."""
     _require(a >= 0, "exponential", "a", a)
-    # Never quite 0, so that the sum of weights in a buffer cannot be 0.
-    return lambda tau: max(math.exp(-a * tau), 1e-30)
+    return lambda tau: max(math.exp(-a * tau), _LEAST)
 
 
 def staleness_named(name: StalenessName, a: float | None = None, b: float | None = None) -> Staleness:

@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,21 +43,24 @@ class Store:
         self.folder = folder
         self._lock = _locked(folder)
         try:
-            self._tables = Tables(folder / "run.sqlite")
-        except sqlite3.Error as error:
+            with self._translated():
+                self._tables = Tables(folder / "run.sqlite")
+        except StoreError:
             self._lock.close()
-            raise StoreError(f"run folder {folder}: run.sqlite cannot be used: {error}") from error
+            raise
         try:
-            self._claim(federation)
+            with self._translated():
+                self._claim(federation)
+                self._vectors_file: str | None = self._tables.get("vectors")
         except StoreError:
             self.close()
             raise
-        self._vectors_file: str | None = self._tables.get("vectors")
         self._written: tuple[int, int] | None = None  # version and updates in the buffer of the vectors on disk
 
     def layout(self) -> Layout | None:
         """The layout of the run in this folder; None in a new folder."""
-        encoded = self._tables.get("layout")
+        with self._translated():
+            encoded = self._tables.get("layout")
         return Layout.decode(bytes.fromhex(encoded)) if encoded else None
 
     def load(self, layout: Layout) -> State | None:
@@ -75,13 +79,14 @@ class Store:
                 f"run folder {self.folder}: its model is not the one that the task builds: {difference} in the folder;"
                 " choose another folder, or put the old model back"
             )
-        saved = self._tables.get("state")
-        vectors = self._read(self._vectors_file)
-        state = State(saved["run"], layout, vectors["weights"], Buffer(vectors["buffer"]))
-        state.velocity = vectors.get("velocity")
-        state.bases = {version: self._read(f"base-{version}.safetensors")["weights"] for version in saved["bases"]}
-        self._tables.restore(state)
-        self._collect(state)
+        with self._translated():
+            saved = self._tables.get("state")
+            vectors = self._read(self._vectors_file)
+            state = State(saved["run"], layout, vectors["weights"], Buffer(vectors["buffer"]))
+            state.velocity = vectors.get("velocity")
+            state.bases = {version: self._read(f"base-{version}.safetensors")["weights"] for version in saved["bases"]}
+            self._tables.restore(state)
+            self._collect(state)
         return state
 
     def commit(self, state: State, news: News) -> None:
@@ -113,12 +118,20 @@ class Store:
 
     def history(self) -> Iterator[dict[str, Any]]:
         """How each version came to be, oldest first, with what was measured of it."""
-        return self._tables.history()
+        with self._translated():
+            yield from self._tables.history()
 
     def close(self) -> None:
         """Let the folder go."""
         self._tables.close()
         self._lock.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"run folder {self.folder}: run.sqlite cannot be used: {error}") from error
 
     def _claim(self, federation: str) -> None:
         found, theirs = self._tables.get("format"), self._tables.get("federation")

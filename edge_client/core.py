@@ -220,7 +220,7 @@ class ClientCore:
             pending = self._find(missing.update)
             if pending is not None and missing.ranges:
                 pending.next_at, pending.with_body, pending.unanswered = now, True, False
-        answered = {answer.update.sequence for answer in (*reply.receipts, *reply.later)}
+        answered = {r.update.sequence for r in reply.receipts} | {later.update.sequence for later in reply.later}
         if self._hold is not None and self._hold[0] in answered:
             self._hold = (self._hold[0], now)
         return [*actions, *self.tick(now)]

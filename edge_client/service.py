@@ -88,6 +88,7 @@ class ClientService:
         )
         self._status_sent: ClientStatus | None = None
         self._status_at = -_STATUS_INTERVAL
+        self._asked: Stop | None = None
         self._connected = False
         local = outbox.local()
         if local:
@@ -140,20 +141,29 @@ class ClientService:
         """Work until it is stopped: by the run's end, an error, or `stop`."""
         self._link.open()
         while self.stopped is None:
+            if self._asked is not None:
+                self.stop(self._asked)
+                break
             deadline = self.deadline()
             event = self._link.poll(1.0 if deadline is None else min(1.0, max(0.0, deadline - self._clock())))
             if event is not None:
                 self.handle(event)
             if self.stopped is None:
                 self.tick()
+        assert self.stopped is not None
         return self.stopped
+
+    def ask_to_stop(self, why: str) -> None:
+        """Have `run` end soon, with code 0. From any thread or signal handler."""
+        self._asked = Stop(0, why)
+        self._link.wake()
 
     def stop(self, stop: Stop) -> None:
         """End, saying so: the status goes out, the connection is closed."""
         if self.stopped is not None:
             return
         self.stopped = stop
-        activity = "finished" if stop.code == 0 and self._core.training is None else "stopped"
+        activity = "stopped" if stop.code or stop is self._asked else "finished"
         self._say(state="offline", activity=activity, detail=stop.why[:2000])
         self._publish_status(self._clock(), at_once=True)
         self._link.flush(1.0)

@@ -91,7 +91,8 @@ class TorchTrainer:
         if not isinstance(self.data, Data):
             found = type(self.data).__name__
             raise ConfigError(f"task {task.path}: load_data returned a {found}, expected fedmq.Data(train=…, test=…)")
-        self._dataset = as_dataset(self.data.train, f"train data of {client_id!r}")
+        self.dataset = as_dataset(self.data.train, f"train data of {client_id!r}")
+        self.num_samples = len(self.dataset)  # type: ignore[arg-type]
         self._task = task
         self._client_id = client_id
         self._seed = seed
@@ -120,10 +121,9 @@ class TorchTrainer:
             if self._task.train is not None:
                 measured = self._task.train(self.model, self.data, plan) or {}
             else:
-                measured = train(self.model, self._dataset, plan, loss_of(self._task), generator)
+                measured = train(self.model, self.dataset, plan, loss_of(self._task), generator)
         update = update_vector(weights, to_vector(self.model, layout), layout)
-        samples = len(self._dataset)  # type: ignore[arg-type]
-        return Outcome(update, samples, checked(measured, "train"), evaluation, local_state(self.model, layout))
+        return Outcome(update, self.num_samples, checked(measured, "train"), evaluation, local_state(self.model, layout))
 
     def _share(self, plan: Plan) -> Plan:
         """The plan with this device's share of the work: less of the same, nothing else."""
@@ -132,7 +132,7 @@ class TorchTrainer:
             changes["local_epochs"] = min(plan.local_epochs, self._max_epochs)
         if self._max_steps is not None:
             steps = plan.local_steps or changes.get("local_epochs", plan.local_epochs) * len(
-                batches(self._dataset, plan.batch_size, shuffle=True)
+                batches(self.dataset, plan.batch_size, shuffle=True)
             )
             changes["local_steps"] = min(steps, self._max_steps)
         return plan.model_copy(update=changes)

@@ -17,7 +17,7 @@ def fedbuff(
     *,
     staleness: Staleness | None = None,
     buffer_size: int | None = None,
-    server_learning_rate: float = 1.0,
+    server_learning_rate: float = 0.7,
     normalisation: Normalisation = "reference",
     reference_staleness: int = 4,
     statistics_rate: float = 0.5,
@@ -37,7 +37,8 @@ def fedbuff(
     Args:
         staleness: s(tau); polynomial with a = 0.5 if None.
         buffer_size: K; None follows the number of clients at work: max(1, round((M - 1) / 4)).
-        server_learning_rate: eta.
+        server_learning_rate: eta. 1 is the plain mean, and the fastest for short local jobs; with long ones it
+            oscillates at the staleness that is usual (`docs/algorithms.md` has the figures).
         normalisation: which form.
         reference_staleness: the staleness that one plans for, in versions.
         statistics_rate: how far statistics (BatchNorm's) go towards the buffer's weighted mean, in [0, 1].

@@ -1,0 +1,131 @@
+"""Check a task file before anything runs: build, load, evaluate, one batch. With --config the broker too.
+
+Prints what a device will need: parameters, bytes for each update, memory, seconds for each epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fedmq.cli.options import add_settings, settings_of
+from fedmq.connect import mqtt_link
+from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.errors import TransportError
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.topics import Topics, check_id
+from fedmq.settings import Settings
+from fedmq.tasks.loader import load_task
+from fedmq.transport.link import Connected, Disconnected, Message, Refused
+
+EXAMPLE = "fedmq check task.py --client-id dev-7 --config federation.toml"
+
+_SECONDS = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("task", type=Path, help="the task file")
+    parser.add_argument("--client-id", default="client-1", help="whose data to load (default: client-1)")
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it."""
+    client_id = check_id(options.client_id, "client id")
+    with_broker = options.config is not None or options.broker is not None
+    if options.federation is None and options.config is None:
+        options.federation = "check"
+    options.log_level = "error"
+    settings = settings_of(options)
+    size = _check_task(options.task, client_id, settings.plan)
+    if with_broker:
+        _check_broker(settings, client_id, size)
+    return 0
+
+
+def _check_task(path: Path, client_id: str, plan: Plan) -> int:
+    task = load_task(path)
+    print(f"task       {task.path.name}, version {task.version}")
+    if task.build_model is None:
+        print("           it trains with numpy; its model comes from the aggregator")
+        return 0
+    from fedmq.edge_client.trainer import TorchTrainer
+    from fedmq.tasks.bridge import to_vector
+
+    trainer = TorchTrainer(task, client_id)
+    layout = trainer.layout(plan)
+    statistics = layout.size - layout.parameter_size
+    print(f"model      {layout.parameter_size:,} parameters, {statistics:,} statistics, layout {layout.digest[:12]}")
+    weights = to_vector(trainer.model, layout)
+    samples = trainer.num_samples
+    print(f"data       {samples:,} samples to train on, as {client_id}")
+    warm = plan.model_copy(update={"local_steps": 1})
+    first = trainer.train(weights, layout, warm)  # whatever is slow only once is not counted below
+    scores = ", ".join(
+        f"{name} {value:.4f}" for name, value in (first.evaluation.metrics if first.evaluation else {}).items()
+    )
+    print(f"test data  {scores or 'none'}" + (" (untrained)" if scores else ""))
+    steps = max(1, min(20, -(-samples // plan.batch_size)))
+    begun = time.perf_counter()
+    outcome = trainer.train(weights, layout, plan.model_copy(update={"local_steps": steps}))
+    seconds = time.perf_counter() - begun
+    epoch = seconds * -(-samples // plan.batch_size) / steps
+    finite = bool(np.isfinite(outcome.update).all())
+    print(f"training   {steps} steps: {outcome.metrics}" + ("" if finite else "  it diverged: lower the learning rate"))
+    print(f"time       {epoch:.3g} s for each epoch here, {epoch * plan.local_epochs:.3g} s for each update")
+    encoded = len(codec_named(plan.codec).encode(outcome.update, layout))
+    print(f"update     {encoded:,} bytes as {plan.codec}")
+    print(f"memory     {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at its peak")
+    return encoded
+
+
+def _check_broker(settings: Settings, client_id: str, update_size: int) -> None:
+    topics = Topics(settings.federation)
+    link = mqtt_link(settings.broker, f"{settings.federation}-{client_id}")
+    link.open()
+    try:
+        reads = (topics.model, topics.aggregator, topics.reply(client_id), topics.status(client_id))
+        writes = (topics.update(client_id), topics.status(client_id))
+        refused: dict[str, str] = {}
+        deadline = time.monotonic() + _SECONDS
+        limit: int | None = None
+        while True:
+            event = link.poll(max(0.0, deadline - time.monotonic()))
+            if isinstance(event, Connected):
+                limit = event.max_packet_bytes
+                break
+            if isinstance(event, Disconnected):
+                raise TransportError(f"{settings.broker.url}: {event.reason}")
+            if event is None and time.monotonic() >= deadline:
+                raise TransportError(f"{settings.broker.url}: no answer within {_SECONDS:g} s")
+        print(f"broker     {settings.broker.url}: logged in")
+        link.subscribe(*reads)
+        # Not a message of the protocol, so that nobody takes it for one, and not retained.
+        probe = os.urandom(min(update_size or 1, settings.broker.max_message_bytes))
+        link.publish(topics.update(client_id), probe)
+        link.publish(topics.status(client_id), probe[:1])
+        taken = link.flush(_SECONDS)
+        while (event := link.poll(0.3)) is not None:
+            if isinstance(event, Refused):
+                refused[event.topic] = event.reason
+            elif isinstance(event, Disconnected):
+                raise TransportError(
+                    f"{settings.broker.url}: cut the connection at {len(probe):,} bytes: {event.reason}"
+                )
+            elif isinstance(event, Message):
+                continue
+        for topic in dict.fromkeys((*reads, *writes)):
+            print(f"  {topic:<40} {'refused: ' + refused[topic] if topic in refused else 'allowed'}")
+        announced = "not announced" if limit is None else f"{limit:,} bytes"
+        passed = "passed" if taken else "was not answered"
+        print(f"packets    a message of {len(probe):,} bytes {passed}; the broker's limit: {announced}")
+        if refused or not taken:
+            raise TransportError("the broker does not let this client do its work; see its access rules and limits")
+    finally:
+        link.close()

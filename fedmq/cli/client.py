@@ -1,0 +1,36 @@
+"""Run one device of a federation: it trains on its own data and sends updates, until the run is finished.
+
+Exit codes: 0 when the run is finished or it was stopped, 1 when another live client took its id, 2 when its task or its
+settings do not fit the federation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+
+from fedmq.cli.options import add_settings, settings_of
+from fedmq.device import EdgeClient
+
+EXAMPLE = "fedmq client --config federation.toml --client-id dev-7"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("--client-id", required=True, help="this device's name, unique in the federation")
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it."""
+    client = EdgeClient(settings_of(options), options.client_id)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: client.ask_to_stop(signal.Signals(number).name))
+    code = client.run().code
+    # Not by the interpreter's own way out: a training that was told to stop may still be inside torch, and everything
+    # that has to last is on the disk.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,52 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fedmq.logs import log_to_stderr
+from fedmq.schemas.errors import ConfigError
+from fedmq.settings import Settings, load_settings
+
+__all__ = ["LOG_LEVELS", "add_settings", "settings_of"]
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_FILE = Path("federation.toml")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """--config and what overrides the file."""
+    group = parser.add_argument_group("settings")
+    group.add_argument("--config", type=Path, metavar="FILE", help="the federation's file (default: federation.toml)")
+    group.add_argument("--federation", metavar="NAME", help="the federation's name, over the file's")
+    group.add_argument("--broker", metavar="URL", help="mqtt://host:1883 or mqtts://host:8883, over the file's")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="any other setting, such as plan.learning_rate=0.1; also FEDMQ_PLAN__LEARNING_RATE in the environment",
+    )
+    group.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        help="of the lines on standard error",
+    )
+
+
+def settings_of(options: argparse.Namespace, *more: str) -> Settings:
+    """The settings that these options choose; logging is set up."""
+    log_to_stderr(options.log_level)
+    path = options.config or (_FILE if _FILE.is_file() else None)
+    overrides = list(options.overrides)
+    if options.federation is not None:
+        overrides.append(f'federation="{options.federation}"')
+    if options.broker is not None:
+        overrides.append(f'broker.url="{options.broker}"')
+    if path is None and not any(override.startswith("federation=") for override in [*overrides, *more]):
+        raise ConfigError("there is no federation.toml here; name one with --config, or give --federation NAME")
+    return load_settings(path, [*overrides, *more])

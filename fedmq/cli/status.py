@@ -1,0 +1,46 @@
+"""Show what a federation is doing, as its retained topics say: the run, and each client or the one that is named."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from fedmq.cli.options import add_settings, settings_of
+from fedmq.schemas.errors import TransportError
+from fedmq.watch import Watch
+
+EXAMPLE = "fedmq status --config federation.toml dev-7"
+
+_CONNECT_SECONDS = 10.0
+_QUIET_SECONDS = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("client", nargs="?", metavar="CLIENT", help="show everything that is known of this client")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it."""
+    options.log_level = "error"
+    settings = settings_of(options)
+    with Watch(settings, f"{settings.federation}-status-{os.urandom(4).hex()}") as watch:
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while not watch.connected:
+            if time.monotonic() > deadline:
+                raise TransportError(f"{settings.broker.url}: {watch.trouble or 'no answer'}")
+            watch.poll(0.1)
+        quiet_at = time.monotonic() + _QUIET_SECONDS
+        while time.monotonic() < min(quiet_at, deadline):
+            if watch.poll(0.1):
+                quiet_at = time.monotonic() + _QUIET_SECONDS
+        if options.json:
+            print(watch.as_json(options.client))
+            return 0
+        text = watch.describe(options.client)
+        print(text if text else f"nothing is known of {options.client or settings.federation!r}", file=sys.stdout)
+        return 0 if text else 1

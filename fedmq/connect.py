@@ -1,0 +1,29 @@
+"""From the `[broker]` section of federation.toml to a link."""
+
+from __future__ import annotations
+
+from fedmq.broker_config.settings import BrokerSettings
+from fedmq.transport.link import Will
+from fedmq.transport.mqtt import MqttLink
+from fedmq.transport.mqtt_settings import MqttSettings
+
+__all__ = ["mqtt_link"]
+
+
+def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = None, durable: bool = False) -> MqttLink:
+    """A link to the broker that `settings` names, still to be opened; raises ConfigError for an unreadable password."""
+    reach = MqttSettings(
+        host=settings.host,
+        port=settings.port,
+        tls=settings.tls,
+        ca_file=settings.ca_file,
+        cert_file=settings.cert_file,
+        key_file=settings.key_file,
+        username=settings.username,
+        password=settings.read_password(),
+        keepalive_seconds=settings.keepalive_seconds,
+        mqtt_version=settings.mqtt_version,
+        max_message_bytes=settings.max_message_bytes,
+        reconnect_max_seconds=settings.reconnect_max_seconds,
+    )
+    return MqttLink(reach, client_id, will, durable)

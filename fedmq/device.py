@@ -1,0 +1,147 @@
+"""The edge client as a program or an object: from settings to a running service."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fedmq.connect import mqtt_link
+from fedmq.edge_client.core import ClientCore, Stop
+from fedmq.edge_client.outbox import Outbox
+from fedmq.edge_client.runner import ThreadRunner
+from fedmq.edge_client.service import ClientService, last_will
+from fedmq.edge_client.training import NumpyTrainer, Training
+from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.topics import Topics, check_id
+from fedmq.settings import Settings, load_settings
+from fedmq.tasks.contract import NumpyTraining
+from fedmq.tasks.loader import load_task
+
+__all__ = ["EdgeClient"]
+
+
+class EdgeClient:
+    """A device; a context manager that works in a thread of its own.
+
+    Example:
+        with fedmq.EdgeClient("federation.toml", client_id="dev-7") as client:
+            client.wait()
+
+    Args:
+        settings: the path of a federation's file, or settings.
+        client_id: this device's name, unique in the federation.
+        train: a function (weights, plan) -> Trained on numpy arrays; then no task file and no torch is needed.
+
+    Raises:
+        ConfigError: settings or task cannot work.
+        StoreError: the device's folder cannot be used.
+
+    """
+
+    def __init__(self, settings: Settings | str | Path, client_id: str, *, train: NumpyTraining | None = None) -> None:
+        self.settings = settings if isinstance(settings, Settings) else load_settings(settings)
+        self.client_id = check_id(client_id, "client id")
+        if client_id == "aggregator":
+            raise ConfigError("client id 'aggregator' is the aggregator's; choose another")
+        training = self._training(train)
+        incarnation = os.urandom(16).hex()
+        topics = Topics(self.settings.federation)
+        device = self.settings.device
+        self._outbox = Outbox(self.settings.device_folder(client_id), most_bytes=device.max_outbox_bytes)
+        try:
+            link = mqtt_link(
+                self.settings.broker,
+                f"{self.settings.federation}-{client_id}",
+                will=last_will(topics, client_id, incarnation),
+            )
+            self._runner = ThreadRunner(link.wake, device.pace)
+            self._service = ClientService(
+                link=link,
+                topics=topics,
+                client_id=client_id,
+                core=ClientCore(incarnation, random.Random(os.urandom(16)), self._outbox.pending()),
+                incarnation=incarnation,
+                outbox=self._outbox,
+                training=training,
+                runner=self._runner,
+            )
+        except BaseException:
+            self._outbox.close()
+            raise
+        self._thread: threading.Thread | None = None
+        self._ending: Stop | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def accepted(self) -> int:
+        """Updates of this process that have an accepting receipt."""
+        return self._service.accepted
+
+    def run(self) -> Stop:
+        """Work in this thread until the run is finished or `ask_to_stop` is called; how it ended."""
+        try:
+            return self._service.run()
+        finally:
+            self._runner.stop()
+            self._outbox.close()
+
+    def ask_to_stop(self, why: str = "asked to stop") -> None:
+        """Have it end soon. From any thread or signal handler."""
+        self._service.ask_to_stop(why)
+
+    def wait(self, timeout: float | None = None) -> Stop | None:
+        """Wait until it has ended, at most `timeout` seconds; how it ended, None if it has not."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        self._raise_failure()
+        return self._ending
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._work, name=f"fedmq-{self.client_id}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.ask_to_stop()
+        if self._thread is not None:
+            self._thread.join()
+        if error is None:
+            self._raise_failure()
+
+    def _work(self) -> None:
+        try:
+            self._ending = self.run()
+        except BaseException as error:  # raised again in the thread that owns this object
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _training(self, train: NumpyTraining | None) -> Training:
+        if train is not None:
+            return NumpyTrainer(train, getattr(train, "__name__", "function"))
+        if self.settings.task is None:
+            raise ConfigError('a client needs a task: set task = "task.py" in the file, or give EdgeClient(train=…)')
+        task = load_task(self.settings.task)
+        if task.train_numpy is not None and task.build_model is None:
+            return NumpyTrainer(task.train_numpy, task.version)
+        try:
+            import torch
+        except ImportError as error:
+            raise ConfigError(
+                f"task {task.path} trains with PyTorch, which is not installed: pip install 'fedmq[torch]'"
+            ) from error
+        from fedmq.edge_client.trainer import TorchTrainer
+
+        device = self.settings.device
+        if device.threads is not None:
+            torch.set_num_threads(device.threads)
+        return TorchTrainer(task, self.client_id, max_epochs=device.max_epochs, max_steps=device.max_steps)

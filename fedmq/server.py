@@ -1,0 +1,250 @@
+"""The aggregator as a program or an object: from settings to a running service."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
+from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.service import AggregatorService, Ending
+from fedmq.aggregator.state import State, VersionRecord
+from fedmq.aggregator.store import Store
+from fedmq.aggregator.strategies import Strategy
+from fedmq.connect import mqtt_link
+from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.layout import Layout, Vector
+from fedmq.schemas.messages import AggregatorPresence, Metrics
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import HEADER_LIMIT, encode
+from fedmq.settings import Settings, load_settings
+from fedmq.tasks.contract import Task
+from fedmq.tasks.initial import built, read_weights
+from fedmq.tasks.loader import load_task
+from fedmq.transport.link import Will
+
+__all__ = ["Aggregator", "Version"]
+
+_NEVER = 86_400.0  # seconds: the longest `retrain_after` that a plan takes
+_KEPT_VERSIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A new version, as `Aggregator.versions` gives it.
+
+    Attributes:
+        version: its number.
+        updates: how many updates made it.
+        mean_staleness: of these, in versions.
+        why: why it was made now: full, timer, cohort, offline, deadline or goal.
+        seconds: of the run, when it was made.
+
+    """
+
+    version: int
+    updates: int
+    mean_staleness: float
+    why: str
+    seconds: float
+
+
+class Aggregator:
+    """An aggregator; a context manager that works in a thread of its own.
+
+    Example:
+        with fedmq.Aggregator("federation.toml") as aggregator:
+            for version in aggregator.versions():
+                print(version.version, version.mean_staleness)
+
+    Args:
+        settings: the path of a federation's file, or settings.
+        strategy: in place of the one that the settings name, such as `fedmq.fedbuff(buffer_size=10)`.
+
+    Raises:
+        ConfigError: settings or task cannot work.
+        StoreError: the run's folder cannot be used.
+
+    """
+
+    def __init__(self, settings: Settings | str | Path, *, strategy: Strategy | None = None) -> None:
+        self.settings = settings if isinstance(settings, Settings) else load_settings(settings)
+        self.task = load_task(self.settings.task) if self.settings.task else None
+        self.strategy = strategy or self.settings.aggregator.build_strategy()
+        self._store = Store(self.settings.run_folder, self.settings.federation)
+        try:
+            self._service = self._build()
+        except BaseException:
+            self._store.close()
+            raise
+        self._thread: threading.Thread | None = None
+        self._versions: deque[Version] = deque(maxlen=_KEPT_VERSIONS)
+        self._news = threading.Condition()
+        self._failure: BaseException | None = None
+        self._service.on_version = self._remember
+
+    @property
+    def version(self) -> int:
+        """The newest committed version."""
+        return self._state.version
+
+    def weights(self) -> dict[str, Any]:
+        """Copies of the newest weights by `state_dict` name, float32."""
+        return {name: view.copy() for name, view in self._state.layout.views(self._state.weights).items()}
+
+    def run(self) -> Ending:
+        """Work in this thread until the run is finished or `ask_to_stop` is called; how it ended."""
+        try:
+            return self._service.run()
+        finally:
+            self._store.close()
+
+    def ask_to_stop(self, why: str = "asked to stop") -> None:
+        """Have it end soon. From any thread or signal handler."""
+        self._service.ask_to_stop(why)
+
+    def versions(self) -> Iterator[Version]:
+        """Each version when it is committed, until the run ends.
+
+        The aggregator never waits for the loop around this: who is slow misses the oldest of more than 1,000.
+        """
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._versions or self._thread is None or not self._thread.is_alive(), 1.0)
+                version = self._versions.popleft() if self._versions else None
+            if version is not None:
+                yield version
+            elif self._thread is None or not self._thread.is_alive():
+                self._raise_failure()
+                return
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._work, name="fedmq-aggregator", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.ask_to_stop()
+        if self._thread is not None:
+            self._thread.join()
+        if error is None:
+            self._raise_failure()
+
+    def _work(self) -> None:
+        try:
+            self.run()
+        except BaseException as error:  # raised again in the thread that owns this object
+            self._failure = error
+        with self._news:
+            self._news.notify_all()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _remember(self, record: VersionRecord) -> None:
+        staleness = [folded.staleness for folded in record.updates]
+        mean = sum(staleness) / len(staleness)
+        with self._news:
+            self._versions.append(Version(record.version, len(staleness), mean, record.why, record.seconds))
+            self._news.notify_all()
+
+    def _build(self) -> AggregatorService:
+        settings = self.settings
+        plan = settings.plan
+        if self.strategy.cohort:
+            # A cohort takes one update of each device; to train again on the same version would be work for nothing.
+            plan = plan.model_copy(update={"retrain_after": _NEVER, "continuous": False})
+        self._state = state = self._state_to_go_on_from(plan)
+        codec = codec_named(settings.aggregator.snapshot_codec)
+        size = len(codec.encode(state.weights, state.layout)) + HEADER_LIMIT
+        if size > settings.broker.max_message_bytes:
+            raise ConfigError(
+                f"the model takes {size} bytes in one message, broker.max_message_bytes is"
+                f" {settings.broker.max_message_bytes}; raise it here, on the devices and in the broker"
+            )
+        versions = settings.aggregator.task_versions
+        rules = Rules(
+            state.run, state.layout, frozenset(versions) if versions is not None else None, plan.max_staleness
+        )
+        core = AggregatorCore(state, self.strategy, rules, settings.aggregator.goal)
+        topics = Topics(settings.federation)
+        incarnation = os.urandom(16).hex()
+        gone = AggregatorPresence(state="offline", run=state.run, incarnation=incarnation, version=state.version)
+        link = mqtt_link(
+            settings.broker,
+            f"{settings.federation}-aggregator",
+            will=Will(topics.aggregator, encode(gone)),
+            durable=True,
+        )
+        evaluate = self._evaluation(state.layout)
+        return AggregatorService(
+            link=link,
+            topics=topics,
+            core=core,
+            publisher=Publisher(link, topics, plan, codec, settings.aggregator.publish_interval),
+            incarnation=incarnation,
+            store=self._store,
+            evaluator=ThreadEvaluator(evaluate, link.wake) if evaluate else None,
+        )
+
+    def _state_to_go_on_from(self, plan: Plan) -> State:
+        settings = self.settings.aggregator
+        weights: Vector | None = None
+        layout: Layout | None = None
+        if self.task is not None and self.task.build_model is not None and not (settings.init and not _has_torch()):
+            layout, weights = built(self.task, plan, settings.seed)
+        if settings.init is not None:
+            layout, weights = read_weights(settings.init, layout)
+        if layout is None or weights is None:
+            raise ConfigError(
+                "there is no model: set task to a file with build_model(), or [aggregator] init to a safetensors file"
+            )
+        state = self._store.load(layout)
+        if state is not None and state.finished is not None:
+            # It was finished; a goal that lies further on makes it go on.
+            state.finished = None
+        return state or State.initial(os.urandom(16).hex(), layout, weights)
+
+    def _evaluation(self, layout: Layout) -> Evaluate | None:
+        task = self.task
+        if task is None or task.load_test_data is None or task.build_model is None or not _has_torch():
+            return None
+        return _evaluation_of(task, layout)
+
+
+def _evaluation_of(task: Task, layout: Layout) -> Evaluate:
+    from fedmq.tasks.bridge import load_vector
+    from fedmq.tasks.evaluation import evaluate
+
+    assert task.build_model is not None
+    assert task.load_test_data is not None
+    model = task.build_model()
+    data = task.load_test_data()
+
+    def measure(weights: Vector) -> Metrics:
+        load_vector(model, layout, weights)
+        return evaluate(task, model, data)[0]
+
+    return measure
+
+
+def _has_torch() -> bool:
+    try:
+        import torch  # noqa: F401 (only whether it is there)
+    except ImportError:
+        return False
+    return True

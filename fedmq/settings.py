@@ -1,0 +1,170 @@
+"""`federation.toml`: read, overridden by environment and options, validated; every mistake is one line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedmq.aggregator.config import AggregatorSettings
+from fedmq.broker_config.settings import BrokerSettings
+from fedmq.edge_client.config import DeviceSettings
+from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.topics import ID_PATTERN
+
+__all__ = ["Settings", "load_settings"]
+
+_PREFIX = "FEDMQ_"
+_PATHS = (
+    ("task",),
+    ("aggregator", "folder"),
+    ("aggregator", "init"),
+    ("device", "folder"),
+    ("broker", "password_file"),
+    ("broker", "ca_file"),
+    ("broker", "cert_file"),
+    ("broker", "key_file"),
+)
+
+
+class Settings(BaseModel):
+    """One federation, as its file describes it. Aggregator and devices may read the same file.
+
+    Attributes:
+        federation: its name, which is also its topic prefix.
+        task: the task file.
+        broker: where the broker is.
+        plan: how to train; only the aggregator's counts, and travels with the model.
+        aggregator: how updates become versions.
+        device: what a device decides for itself.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    federation: Annotated[str, Field(pattern=ID_PATTERN)]
+    task: Path | None = None
+    broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    plan: Plan = Field(default_factory=Plan)
+    aggregator: AggregatorSettings = Field(default_factory=AggregatorSettings)
+    device: DeviceSettings = Field(default_factory=DeviceSettings)
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the aggregator keeps its run."""
+        return self.aggregator.folder or Path("runs") / self.federation
+
+    def device_folder(self, client_id: str) -> Path:
+        """Where one client keeps its outbox."""
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        return (self.device.folder or state / "fedmq" / self.federation) / client_id
+
+
+def load_settings(
+    path: str | Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings of a file, then of the environment (`FEDMQ_PLAN__LEARNING_RATE=0.1`), then of options.
+
+    Args:
+        path: the TOML file; relative paths in it count from its folder. None starts from nothing.
+        overrides: `plan.learning_rate=0.1`, as after `--set`; what is not a TOML value is a text.
+        environment: `os.environ` if None.
+
+    Raises:
+        ConfigError: one line for each mistake: where, what was found, what was expected.
+
+    """
+    data: dict[str, Any] = {}
+    origins: dict[tuple[str, ...], str] = {}
+    if path is not None:
+        data = _read(Path(path))
+    for source, key, text in _overrides(overrides, os.environ if environment is None else environment):
+        _put(data, key, _value(text), source)
+        origins[key] = source
+    try:
+        # Strict, and as JSON, because that is TOML's set of types: "0.1" is a text and no number, a path is a text.
+        return Settings.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        where = str(path) if path is not None else "settings"
+        lines = [_sentence(problem, origins, where) for problem in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; write one, or name another with --config") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: it cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: it is not TOML: {error}") from error
+    for *sections, name in _PATHS:
+        place: Any = data
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(name), str):
+            place[name] = str(path.resolve().parent / Path(place[name]).expanduser())
+    return data
+
+
+def _overrides(options: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    for name, text in sorted(environment.items()):
+        if name.startswith(_PREFIX):
+            key = tuple(name.removeprefix(_PREFIX).lower().split("__"))
+            if key[0] in Settings.model_fields:
+                yield name, key, text
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {option}: expected KEY=VALUE, such as plan.learning_rate=0.1")
+        yield f"--set {name}", tuple(name.split(".")), text
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(data: dict[str, Any], key: tuple[str, ...], value: Any, source: str) -> None:
+    for part in key[:-1]:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"{source}: {part!r} is a value, not a section")
+    data[key[-1]] = value
+
+
+def _sentence(problem: Any, origins: Mapping[tuple[str, ...], str], where: str) -> str:
+    location = tuple(str(part) for part in problem["loc"])
+    source = next((origins[location[:end]] for end in range(len(location), 0, -1) if location[:end] in origins), where)
+    key = ".".join(location) or "file"
+    if source == f"--set {key}":
+        source = "--set"  # the key follows
+    if problem["type"] == "missing":
+        return f"{source}: {key}: missing; add it"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(location[-1], _names(location[:-1]), 1)
+        advice = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_names(location[:-1]))}"
+        return f"{source}: {key}: unknown key; {advice}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{source}: {key}: {message}"
+    found = "a secret" if "password" in key else repr(problem.get("input"))
+    message = message.removeprefix("Input should be ")
+    return f"{source}: {key}: found {found}, expected: {message[:1].lower()}{message[1:]}"
+
+
+def _names(section: tuple[str, ...]) -> list[str]:
+    model: Any = Settings
+    for part in section:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,128 @@
+"""What a person sees of a testbed at work: a live table on a terminal, plain lines elsewhere. On standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from fedmq.watch import Watch
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["View"]
+
+_PLAIN_INTERVAL = 3.0
+
+
+class View:
+    """A context manager; `show` as often as you like.
+
+    Args:
+        title: first line.
+        footer: last line.
+        metric: which of the devices' metrics is shown.
+        target: the metric's goal; None for no goal.
+        seconds: when the run ends at the latest; None for no end.
+        speeds: of the clients, as factors; shown if given.
+
+    """
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        footer: str = "",
+        metric: str = "accuracy",
+        target: float | None = None,
+        seconds: float | None = None,
+        speeds: Mapping[str, float] | None = None,
+    ) -> None:
+        self._title = title
+        self._footer = footer
+        self._metric = metric
+        self._target = target
+        self._seconds = seconds
+        self._speeds = speeds or {}
+        self._live = None
+        self._plain_at = float("-inf")
+        if sys.stderr.isatty():
+            try:
+                from rich.console import Console
+                from rich.live import Live
+            except ImportError:
+                return  # the extra `view` is not there: plain lines do
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, watch: Watch, clients: int, seconds: float) -> None:
+        """Show what the watch has heard, `seconds` after the first weights; 0 while clients are still starting."""
+        if self._live is not None:
+            self._live.update(self._picture(watch, clients, seconds), refresh=True)
+        elif time.monotonic() >= self._plain_at + _PLAIN_INTERVAL:
+            self._plain_at = time.monotonic()
+            print(self._line(watch, clients, seconds), file=sys.stderr, flush=True)
+
+    def _line(self, watch: Watch, clients: int, seconds: float) -> str:
+        progress = watch.progress
+        online = sum(status.state == "online" for status in watch.clients.values())
+        if progress is None:
+            return f"{self._title}: {online} of {clients} clients ready"
+        value = self._value(watch)
+        shown = "not measured yet" if value is None else f"{value:.3f}"
+        end = f" of {self._seconds:g}" if self._seconds else ""
+        return (
+            f"{self._title}: {seconds:4.0f}{end} s  version {progress.version}  {self._metric} {shown}"
+            f"  {progress.updates_per_second:.1f} updates/s  mean staleness {progress.mean_staleness:.1f}"
+            f"  {online} of {clients} clients"
+        )
+
+    def _value(self, watch: Watch) -> float | None:
+        devices = watch.progress.devices if watch.progress else None
+        return devices.mean.get(self._metric) if devices else None
+
+    def _picture(self, watch: Watch, clients: int, seconds: float) -> RenderableType:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
+        for name, justify in (("client", "left"), ("state", "left"), ("speed", "right"), ("trained on", "right"),
+                              ("accepted", "right"), (self._metric, "right"), ("sent", "right")):  # fmt: skip
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for client_id, status in sorted(watch.clients.items()):
+            activity = status.activity if status.state == "online" else "offline"
+            colour = {"training": "green", "waiting": "yellow", "error": "red", "offline": "red"}.get(activity, "")
+            factor = self._speeds.get(client_id)
+            table.add_row(
+                client_id,
+                Text(activity, style=colour),
+                f"{factor:.1f} x" if factor else "",
+                "" if status.base_version is None else f"version {status.base_version}",
+                str(status.accepted),
+                f"{status.metrics[self._metric]:.3f}" if self._metric in status.metrics else "",
+                f"{status.uplink_bytes / 1e3:,.0f} kB",
+            )
+        value = self._value(watch) or 0.0
+        goal = f" / {self._target:g}" if self._target is not None else ""
+        bar = ProgressBar(total=1.0, completed=min(1.0, max(0.0, value / (self._target or 1.0))))
+        first = Text(self._line(watch, clients, seconds))
+        parts: list[RenderableType] = [first, Text(""), table, Text("")]
+        if watch.progress is not None:
+            parts += [Text(f"{self._metric} {value:.3f}{goal}"), bar]
+        return Panel(Group(*parts), subtitle=self._footer or None, border_style="dim")

@@ -1,0 +1,134 @@
+"""Looking at a federation from outside: the retained topics, gathered."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Self
+
+from fedmq.connect import mqtt_link
+from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import decode
+from fedmq.settings import Settings
+from fedmq.transport.link import Connected, Disconnected, Message
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """What a federation's topics say; a context manager. It writes nothing.
+
+    Attributes:
+        connected: to the broker.
+        trouble: why not, for people.
+        aggregator, progress: the last heard; None until then.
+        clients: the last status of each client.
+
+    """
+
+    def __init__(self, settings: Settings, mqtt_client_id: str) -> None:
+        self.connected = False
+        self.trouble = ""
+        self.aggregator: AggregatorPresence | None = None
+        self.progress: Progress | None = None
+        self.clients: dict[str, ClientStatus] = {}
+        self._topics = Topics(settings.federation)
+        self._link = mqtt_link(settings.broker, mqtt_client_id)
+        self._asked: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._link.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._link.close()
+
+    def ask(self, *client_ids: str) -> None:
+        """Hear these clients by their exact topics: some brokers keep nothing retained for a filter with `+`."""
+        new = [client_id for client_id in client_ids if client_id not in self._asked]
+        self._asked.update(new)
+        if self.connected and new:
+            self._link.subscribe(*(self._topics.status(client_id) for client_id in new))
+
+    def poll(self, timeout: float) -> bool:
+        """Wait for one piece of news; whether there was one."""
+        event = self._link.poll(timeout)
+        if isinstance(event, Connected):
+            self.connected = True
+            topics = self._topics
+            exact = (topics.status(client_id) for client_id in self._asked)
+            self._link.subscribe(topics.aggregator, topics.progress, topics.statuses, *exact)
+        elif isinstance(event, Disconnected):
+            self.connected, self.trouble = False, event.reason
+        elif isinstance(event, Message) and event.payload:
+            try:
+                return self._take(event)
+            except ProtocolError as error:
+                self.trouble = f"{event.topic}: {error}"
+        return False
+
+    def as_json(self, client_id: str | None = None) -> str:
+        """Everything, or one client, as JSON."""
+        clients = {name: status.model_dump() for name, status in sorted(self.clients.items())}
+        if client_id is not None:
+            return json.dumps(clients.get(client_id))
+        run = {"aggregator": self.aggregator, "progress": self.progress}
+        return json.dumps(
+            {key: value.model_dump() if value else None for key, value in run.items()} | {"clients": clients}
+        )
+
+    def describe(self, client_id: str | None = None) -> str:
+        """Everything, or one client, for people; empty if nothing is known."""
+        if client_id is not None:
+            status = self.clients.get(client_id)
+            fields = status.model_dump(exclude={"protocol", "kind", "client_id"}) if status else {}
+            return "\n".join([client_id, *(f"  {key:<15} {value}" for key, value in fields.items())]) if status else ""
+        lines = []
+        if self.aggregator is not None:
+            lines.append(f"aggregator {self.aggregator.state}, run {self.aggregator.run}")
+        progress = self.progress
+        if progress is not None:
+            lines.append(
+                f"version {progress.version}, {progress.state}, {progress.updates} updates"
+                f" ({progress.updates_per_second:.2f}/s), mean staleness {progress.mean_staleness:.2f},"
+                f" {progress.strategy}, K = {progress.buffer_size}, goal: {progress.goal}"
+            )
+            if progress.devices is not None:
+                means = ", ".join(f"{name} {value:.4f}" for name, value in progress.devices.mean.items())
+                lines.append(f"devices ({progress.devices.clients}): {means}")
+            if progress.aggregator:
+                means = ", ".join(f"{name} {value:.4f}" for name, value in progress.aggregator.items())
+                lines.append(f"aggregator's own, version {progress.aggregator_version}: {means}")
+            lines += [f"rejected {count}: {reason}" for reason, count in progress.rejected.items()]
+        if self.clients:
+            lines.append(
+                f"{'client':<20} {'state':<8} {'activity':<10} {'base':>6} {'accepted':>8} {'waiting':>7}  detail"
+            )
+        for name, status in sorted(self.clients.items()):
+            base = "-" if status.base_version is None else status.base_version
+            lines.append(
+                f"{name:<20} {status.state:<8} {status.activity:<10} {base:>6} {status.accepted:>8} {status.waiting:>7}"
+                f"  {status.detail}"
+            )
+        return "\n".join(lines)
+
+    def _take(self, message: Message) -> bool:
+        if message.topic == self._topics.aggregator:
+            self.aggregator = decode(message.payload, AggregatorPresence)[0]
+        elif message.topic == self._topics.progress:
+            self.progress = decode(message.payload, Progress)[0]
+            self.ask(*self.progress.clients)
+        elif client_id := self._topics.sender(message.topic):
+            status = decode(message.payload, ClientStatus)[0]
+            known = self.clients.get(client_id)
+            if status.state == "offline" and status.connection == 0 and known is not None:
+                if known.incarnation != status.incarnation:
+                    return False  # an older process's last will, late
+                # A last will says only that it went; what it did before is still of interest.
+                status = known.model_copy(update={"state": "offline"})
+            self.clients[client_id] = status
+        return True

@@ -1,0 +1,98 @@
+"""Why a connection could not be made or ended, for people: what happened and, where it helps, what to do."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+from fedmq.transport.mqtt_socket import PacketTooLargeError
+
+__all__ = ["TAKEN_OVER", "UNSUPPORTED_VERSION", "broker_said", "connection_said", "network_said"]
+
+UNSUPPORTED_VERSION = 0x84
+TAKEN_OVER = 0x8E
+
+# By MQTT 5 reason code; paho translates the return codes of 3.1.1 into these.
+_ADVICE = {
+    0x84: "it does not speak this version of MQTT",
+    0x85: "it does not accept this client id",
+    0x86: "check username and password",
+    0x87: "check username, password and the broker's access rules",
+    0x88: "it is not ready; trying again",
+    0x89: "it is busy; trying again",
+    0x8A: "the broker's operator has banned this client",
+    0x8B: "trying again",
+    0x8D: "it heard nothing in 1.5 times keepalive_seconds; was this process stopped for long?",
+    0x8E: "another connection took over this client id; give every process its own",
+    0x93: "too many publishes are waiting for its acknowledgement",
+    0x95: "a message was larger than it takes; raise its packet limit or lower max_message_bytes",
+    0x97: "a quota of the broker is used up",
+    0x98: "the broker's operator ended the connection",
+    0x9A: "FedMQ needs retained messages; allow them on the broker",
+    0x9B: "FedMQ needs QoS 1; allow it on the broker",
+    0x9F: "it limits the rate of connections; trying again",
+}
+
+
+def broker_said(doing: str, where: str, code: int, name: str) -> str:
+    """What a reason code of the broker means.
+
+    Args:
+        doing: what the broker did, such as "refused the connection".
+        where: its address.
+        code: the MQTT 5 reason code.
+        name: the code's name in the MQTT 5 standard.
+
+    """
+    advice = _ADVICE.get(code)
+    return f"the broker at {where} {doing}: {name.lower()} (0x{code:02X})" + (f"; {advice}" if advice else "")
+
+
+def network_said(error: Exception, where: str) -> str:
+    """What an error of name resolution, TCP or TLS means for someone who wants to reach a broker at `where`."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"the certificate of {where} is not trusted: {error.verify_message}; "
+                "set ca_file to the authority that signed it, and connect by a name that it contains"
+            )
+        case ssl.SSLError():
+            detail = (getattr(error, "reason", None) or error.strerror or str(error)).lower().replace("_", " ")
+            return f"TLS with {where} failed: {detail}; is it a TLS port, and does the broker accept this certificate?"
+        case socket.gaierror() | UnicodeError():
+            return f"the broker's name in {where} cannot be resolved; check its spelling and this machine's DNS"
+        case ConnectionRefusedError():
+            return f"no broker answers at {where}; is it running?"
+        case TimeoutError():
+            return f"no answer from {where} in time; is the address right, and does a firewall drop the packets?"
+        case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
+            return f"the connection to the broker at {where} was cut"
+        case OSError() if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):
+            return f"no network path to {where}; is this machine online?"
+        case OSError():
+            return f"the connection to {where} failed: {error.strerror or error}"
+    return f"the connection to {where} failed: {error}"
+
+
+def connection_said(failure: Exception, where: str, *, accepted: bool) -> str:
+    """What broke a connection that was made.
+
+    Args:
+        failure: what reading or writing raised; EOFError when the peer closed.
+        where: the broker's address.
+        accepted: whether the broker had accepted it.
+
+    """
+    match failure:
+        case PacketTooLargeError():
+            advice = "raise max_message_bytes, or find out who publishes such messages"
+            return f"the broker at {where} was about to send {failure}; {advice}"
+        case EOFError() | ConnectionError() if accepted:
+            return (
+                f"the broker at {where} closed the connection without saying why; if it does so again and again, "
+                "look for another process with this client id, a message larger than it takes, and into its log"
+            )
+        case EOFError() | ConnectionError():
+            return f"{where} closed the connection instead of answering; is it an MQTT broker, and this its port?"
+    return network_said(failure, where)

@@ -1,0 +1,225 @@
+"""One MQTT connection from CONNECT to its end, on a paho client of its own that nothing outlives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from selectors import EVENT_READ, EVENT_WRITE
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from fedmq.schemas.errors import TransportError
+from fedmq.transport.link import Connected, Disconnected, Event, Message, Refused, Will
+from fedmq.transport.mqtt_paho import IN_FLIGHT, PahoClient
+from fedmq.transport.mqtt_reasons import TAKEN_OVER, UNSUPPORTED_VERSION, broker_said, connection_said
+from fedmq.transport.mqtt_retry import MqttVersion
+from fedmq.transport.mqtt_settings import MqttSettings
+from fedmq.transport.mqtt_socket import Wire
+
+__all__ = ["Session"]
+
+# What AWS IoT Core takes in one SUBSCRIBE.
+_FILTERS_PER_SUBSCRIBE = 8
+# Fixed header, lengths, packet id, empty properties: what a PUBLISH has besides topic and payload is less.
+_HEADER_BYTES = 16
+
+
+class Session:
+    """One connection. When it ends, what was not sent ends with it.
+
+    Attributes:
+        connected: the broker has accepted it.
+        ended: why it is over, None as long as it is not.
+        version_refused: it ended without an answer, or with the answer that this version of MQTT is not spoken.
+
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        settings: MqttSettings,
+        client_id: str,
+        will: Will | None,
+        durable: bool,
+        version: MqttVersion,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.connected = False
+        self.ended: Disconnected | None = None
+        self.version_refused = False
+        self._wire = wire
+        self._settings = settings
+        self._emit = emit
+        self._answer_until = time.monotonic() + settings.connect_timeout_seconds
+        self._alive_at = wire.received_at
+        self._largest: int | None = None
+        self._publishes: dict[int, str] = {}
+        self._subscribes: dict[int, list[str]] = {}
+        self._client = client = PahoClient(wire, settings, client_id, will, durable, version)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.greet()
+        self._watch()
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which `work` has to be called even if nothing moves."""
+        if self.connected:
+            return max(self._client.keepalive / 10, 0.1)
+        return max(self._answer_until - time.monotonic(), 0.0)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to read that the selector does not see."""
+        return self._wire.pending()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has taken every publish."""
+        return not self._publishes and not self._client.want_write()
+
+    def work(self) -> None:
+        """Read, up to the first message, write, and keep alive."""
+        self._wire.held = False
+        try:
+            self._client.loop_read()
+            if self._client.want_write():
+                self._client.loop_write()
+            alive_at = self._wire.received_at
+            if self._client.want_write():
+                # The network takes bytes into a full buffer only when the broker takes some out of it.
+                alive_at = max(alive_at, self._wire.sent_at)
+            if alive_at > self._alive_at:
+                self._alive_at = alive_at
+                self._client.heard()
+            self._client.loop_misc()
+        except Exception as error:  # paho's decoders raise whatever a malformed packet makes them raise
+            self._end(f"the broker at {self._settings.where} sent a packet that cannot be read: {error!r}")
+        if not self.connected and time.monotonic() >= self._answer_until:
+            self._end(
+                f"{self._settings.where} took the connection but did not answer in "
+                f"{self._settings.connect_timeout_seconds:g} s; is it an MQTT broker, and this port not one for TLS?"
+            )
+        self._watch()
+
+    def publish(self, topic: str, payload: bytes, retain: bool, qos: int) -> bool:
+        """Queue and try to send; raises TransportError for what the broker said it would not take.
+
+        False when all 65535 packet ids are waiting for their PUBACK.
+        """
+        size = len(payload) + len(topic.encode()) + _HEADER_BYTES
+        if self._largest is not None and size > self._largest:
+            raise TransportError(
+                f"{topic}: {len(payload)} bytes make a packet larger than the {self._largest} bytes that the broker "
+                f"at {self._settings.where} takes; send less at once, or raise its packet limit"
+            )
+        info = self._client.publish(topic, payload, qos, retain)
+        taken = info.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
+        if qos and taken:
+            self._publishes[info.mid] = topic
+        self._watch()
+        return taken
+
+    def subscribe(self, topics: tuple[str, ...]) -> None:
+        """Ask for topics."""
+        for start in range(0, len(topics), _FILTERS_PER_SUBSCRIBE):
+            some = list(topics[start : start + _FILTERS_PER_SUBSCRIBE])
+            _, mid = self._client.subscribe([(topic, 1) for topic in some])
+            if mid is not None:
+                self._subscribes[mid] = some
+        self._watch()
+
+    def unsubscribe(self, topics: tuple[str, ...]) -> None:
+        """Stop topics."""
+        for start in range(0, len(topics), _FILTERS_PER_SUBSCRIBE):
+            self._client.unsubscribe(list(topics[start : start + _FILTERS_PER_SUBSCRIBE]))
+        self._watch()
+
+    def goodbye(self, wait: Callable[[float], object], seconds: float) -> None:
+        """Send what is queued and DISCONNECT, for at most `seconds`; `wait` blocks until the wire is ready."""
+        until = time.monotonic() + seconds
+        self.ended = Disconnected("closed")
+        self._wire.lingers = True
+        self._client.disconnect()
+        while not self._wire.closed and (left := until - time.monotonic()) > 0:
+            self._wire.want(EVENT_READ | EVENT_WRITE)
+            wait(left)
+            # Some brokers read no further while we do not take what they send.
+            if not self._wire.skip():
+                break
+            self._client.loop_write()
+        self.discard()
+        self._wire.drain(max(until - time.monotonic(), 0.01))
+
+    def discard(self) -> None:
+        """Cut the connection and let go of what was not sent, now and not when the garbage collector comes by."""
+        client = self._client
+        client.on_connect = client.on_disconnect = client.on_message = client.on_publish = client.on_subscribe = None
+        client.drop_out_messages()
+        self._wire.close()
+
+    def _watch(self) -> None:
+        """Notice that paho has closed the wire; else wait for what it wants."""
+        if self._wire.closed:
+            self._end(f"the connection to {self._settings.where} ended")
+        else:
+            self._wire.want(EVENT_READ | EVENT_WRITE if self._client.want_write() else EVENT_READ)
+
+    def _end(self, reason: str, *, taken_over: bool = False) -> None:
+        if self.ended is None:
+            self.ended = Disconnected(reason, taken_over)
+            self._wire.close()
+
+    def _on_connect(
+        self, client: Client, _: object, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self.version_refused = code.value == UNSUPPORTED_VERSION
+            self._end(broker_said("refused the connection", self._settings.where, code.value, code.getName()))
+            return
+        self.connected = True
+        self._largest = getattr(properties, "MaximumPacketSize", None)
+        self._client.allow_in_flight(min(IN_FLIGHT, getattr(properties, "ReceiveMaximum", IN_FLIGHT)))
+        self._emit(Connected(flags.session_present, self._largest))
+
+    def _on_disconnect(
+        self, client: Client, _: object, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        where, failure = self._settings.where, self._wire.failure
+        if flags.is_disconnect_packet_from_server:
+            said = broker_said("ended the connection", where, code.value, code.getName())
+            self._end(said, taken_over=code.value == TAKEN_OVER)
+        elif failure is not None:
+            self.version_refused = not self.connected and isinstance(failure, EOFError | ConnectionError)
+            self._end(connection_said(failure, where, accepted=self.connected))
+        elif code.getName() == "Keep alive timeout":
+            self._end(f"nothing was heard from {where} for {2 * self._client.keepalive} s; the network or it is gone")
+        else:
+            self.version_refused = not self.connected
+            self._end(f"what {where} sends is not MQTT ({code.getName().lower()}); is it an MQTT broker?")
+
+    def _on_message(self, client: Client, _: object, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return  # nobody's topic; a broker should not have let it through
+        self._wire.held = True
+        self._emit(Message(topic, bytes(message.payload)))
+
+    def _on_publish(self, client: Client, _: object, mid: int, code: ReasonCode, properties: Properties | None) -> None:
+        topic = self._publishes.pop(mid, None)
+        if topic is not None and code.is_failure:
+            self._emit(Refused(topic, f"the broker refused this publish: {code.getName().lower()}"))
+
+    def _on_subscribe(
+        self, client: Client, _: object, mid: int, codes: list[ReasonCode], properties: Properties | None
+    ) -> None:
+        for topic, code in zip(self._subscribes.pop(mid, []), codes, strict=False):
+            if code.is_failure:
+                self._emit(Refused(topic, f"the broker refused this subscription: {code.getName().lower()}"))
