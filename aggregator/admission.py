@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Container
 from dataclasses import dataclass
 
-from fedmq.aggregator.folding import is_finite
+from fedmq.aggregator.folding import LARGEST, is_bounded
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Layout, Vector
@@ -66,6 +66,6 @@ def admit(offer: Offer, body: memoryview, rules: Rules, version: int, held: Cont
     if len(body) != offer.size or hashlib.sha256(body).hexdigest() != offer.digest:
         raise ProtocolError("malformed", f"{len(body)} bytes of update do not have the announced size and digest")
     vector = codec_named(offer.codec).decode(body, rules.layout)
-    if not is_finite(vector):
-        raise ProtocolError("not_finite", "the update has a NaN or an infinity")
+    if not is_bounded(vector):
+        raise ProtocolError("not_finite", f"the update has a NaN, an infinity, or a number beyond {LARGEST:g}")
     return vector

@@ -19,6 +19,8 @@ from fedmq.schemas.messages import Metrics, Missing, Offer, Receipt
 
 __all__ = ["HELD_BASES", "AggregatorCore"]
 
+_DETAIL = 400  # characters of a verdict's sentence
+
 HELD_BASES = 16
 """Snapshots whose weights are held for a strategy that mixes."""
 
@@ -158,7 +160,7 @@ class AggregatorCore:
 
     def _refuse(self, offer: Offer, refusal: ProtocolError) -> Receipt:
         self.state.rejected[refusal.reason] += 1
-        return Receipt(update=offer.update, verdict="rejected", reason=refusal.reason, detail=str(refusal)[:2000])
+        return Receipt(update=offer.update, verdict="rejected", reason=refusal.reason, detail=str(refusal)[:_DETAIL])
 
     def _remember(self, client_id: str, digest: str, receipt: Receipt) -> None:
         outbox = self.state.ledger.enter(client_id, digest, receipt)

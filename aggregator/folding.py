@@ -10,10 +10,13 @@ import numpy as np
 
 from fedmq.schemas.layout import Vector
 
-__all__ = ["BLOCK", "add_scaled", "is_finite"]
+__all__ = ["BLOCK", "LARGEST", "add_scaled", "is_bounded"]
 
 BLOCK = 64 * 1024
 """Elements that are worked on at a time."""
+
+LARGEST = 1e15
+"""What an update may hold: so many of them, weighted by samples, still sum to a finite float32. Weights are near 1."""
 
 
 def add_scaled(total: Vector, weight: float, vector: Vector) -> None:
@@ -27,6 +30,11 @@ def add_scaled(total: Vector, weight: float, vector: Vector) -> None:
         part += product
 
 
-def is_finite(vector: Vector) -> bool:
-    """Whether it holds neither NaN nor an infinity, without a temporary of its size."""
-    return all(bool(np.isfinite(vector[start : start + BLOCK]).all()) for start in range(0, len(vector), BLOCK))
+def is_bounded(vector: Vector) -> bool:
+    """Whether every element is a number of at most LARGEST in size, without a temporary of its size."""
+    for start in range(0, len(vector), BLOCK):
+        part = vector[start : start + BLOCK]
+        # A NaN comes out of min and max, and compares as False.
+        if not (part.min() >= -LARGEST and part.max() <= LARGEST):
+            return False
+    return True

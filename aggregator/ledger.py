@@ -16,6 +16,7 @@ WINDOW = 64
 """Sequence numbers of an outbox that are remembered; an outbox holds fewer than this many updates."""
 
 _OUTBOXES = 2
+_RETIRED = 64  # outboxes that a client may have left behind; one is for every disk image put back, so seldom any
 _DETAIL = 120  # characters of a verdict's sentence that are remembered
 
 
@@ -33,7 +34,7 @@ class _Client:
     outboxes: list[Outbox] = field(default_factory=list)  # at most two, the newest last
     retired: list[str] = field(
         default_factory=list
-    )  # ids of older ones: 16 bytes for a disk image put back, seldom any
+    )  # ids of older ones
 
 
 class Ledger:
@@ -59,7 +60,8 @@ class Ledger:
             return _expired(update, "its outbox was followed by two others")
         outbox = next((o for o in client.outboxes if o.outbox_id == update.outbox_id), None)
         if outbox is None:
-            return None
+            full = len(client.retired) >= _RETIRED
+            return _expired(update, "this client has used up its outboxes; give it another id") if full else None
         if update.sequence <= outbox.newest - WINDOW:
             return _expired(update, f"{WINDOW} or more later updates were judged since")
         known = outbox.verdicts.get(update.sequence)

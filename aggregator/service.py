@@ -37,6 +37,7 @@ log = logging.getLogger("fedmq.aggregator")
 
 _COMMIT_VERDICTS = 64
 _COMMIT_SECONDS = 0.1
+_REPLY_ANSWERS = 32  # in one message: with their sentences they fit into a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,10 @@ class AggregatorService:
         self._replies: OrderedDict[str, tuple[list[Receipt], list[Missing]]] = OrderedDict()
         self._uncommitted = 0
         self._uncommitted_since = 0.0
+        self._committed = core.state.version
         self._connections = 0
         self._heard_own_presence = False
+        self._predecessors: set[str] = set()  # incarnations that were here before this one came
         self._evaluated = -1
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
@@ -115,7 +118,8 @@ class AggregatorService:
         if self._core.news.versions or (self._uncommitted and (idle or due)):
             self._commit()
         self._answer()
-        self._publisher.publish(self._core, now)
+        if not self._uncommitted:
+            self._publisher.publish(self._core, now)
         self._start_evaluation()
         if self._core.state.finished is not None and self.ended is None:
             self._finish()
@@ -128,17 +132,22 @@ class AggregatorService:
     def run(self) -> Ending:
         """Work until the run is finished or `stop` is called."""
         self._link.open()
-        while self.ended is None:
-            if self._asked is not None:
-                self.stop(self._asked)
-                break
-            deadline = self.deadline()
-            wait = 1.0 if deadline is None else min(1.0, max(0.0, deadline - self.now()))
-            event = self._link.poll(0.0 if self._uncommitted else wait)
-            if event is not None:
-                self.handle(event)
-            if self.ended is None:
-                self.tick(idle=event is None)
+        try:
+            while self.ended is None:
+                if self._asked is not None:
+                    self.stop(self._asked)
+                    break
+                deadline = self.deadline()
+                wait = 1.0 if deadline is None else min(1.0, max(0.0, deadline - self.now()))
+                event = self._link.poll(0.0 if self._uncommitted else wait)
+                if event is not None:
+                    self.handle(event)
+                if self.ended is None:
+                    self.tick(idle=event is None)
+        except BaseException as error:
+            # What is in memory may not be on the disk: nothing more of it is told than that it goes.
+            self._leave(Ending(1, str(error) or type(error).__name__))
+            raise
         assert self.ended is not None
         return self.ended
 
@@ -153,11 +162,16 @@ class AggregatorService:
             return
         self._commit()
         self._answer()
+        self._leave(ending)
+
+    def _leave(self, ending: Ending) -> None:
+        if self.ended is not None:
+            return
         self.ended = ending
         self._link.publish(self._topics.aggregator, encode(self._presence("offline")), retain=True)
         self._link.flush(2.0)
         self._link.close()
-        (log.info if ending.code == 0 else log.error)("stopped version=%d why=%r", self._core.state.version, ending.why)
+        (log.info if ending.code == 0 else log.error)("stopped version=%d why=%r", self._committed, ending.why)
 
     def _connected(self) -> None:
         self._connections += 1
@@ -172,8 +186,8 @@ class AggregatorService:
         log.info("connected run=%s version=%d", self._core.state.run, self._core.state.version)
 
     def _presence(self, state: Literal["online", "offline"]) -> AggregatorPresence:
-        run, version = self._core.state.run, self._core.state.version
-        return AggregatorPresence(state=state, run=run, incarnation=self._incarnation, version=version)
+        run = self._core.state.run
+        return AggregatorPresence(state=state, run=run, incarnation=self._incarnation, version=self._committed)
 
     def _received(self, message: Message) -> None:
         topic = message.topic
@@ -219,10 +233,16 @@ class AggregatorService:
         self._uncommitted += 1
 
     def _meet(self, presence: AggregatorPresence) -> None:
-        """One live aggregator per run: who was here first gives way, as the broker gave the connection to the other."""
+        """One live aggregator per federation: the older gives way, as the broker gave the connection to the newer.
+
+        The one that gives way takes the connection once more to learn why it lost it, so the other must not take its
+        farewell for news of a third.
+        """
         if presence.incarnation == self._incarnation:
             self._heard_own_presence = True
-        elif self._connections > 1 or (self._heard_own_presence and presence.state == "online"):
+        elif self._connections == 1 and not self._heard_own_presence:
+            self._predecessors.add(presence.incarnation)
+        elif presence.incarnation not in self._predecessors and (self._connections > 1 or presence.state == "online"):
             self.stop(Ending(1, "another aggregator serves this federation now; stop one of the two"))
 
     def _commit(self) -> None:
@@ -232,6 +252,7 @@ class AggregatorService:
         if self._store is not None:
             self._store.commit(state, news)
         self._uncommitted = 0
+        self._committed = state.version
         for record in news.versions:
             log.info("version=%d updates=%d why=%s clients_at_work=%.1f",
                      record.version, len(record.updates), record.why, state.tempo.clients_at_work)  # fmt: skip
@@ -242,8 +263,8 @@ class AggregatorService:
             return
         replies, self._replies = self._replies, OrderedDict()
         for client_id, (receipts, missing) in replies.items():
-            for first in range(0, max(len(receipts), len(missing)), _COMMIT_VERDICTS):
-                part = slice(first, first + _COMMIT_VERDICTS)
+            for first in range(0, max(len(receipts), len(missing)), _REPLY_ANSWERS):
+                part = slice(first, first + _REPLY_ANSWERS)
                 reply = Reply(
                     run=self._core.state.run,
                     incarnation=self._incarnation,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
@@ -28,6 +28,7 @@ Kind = Literal["parameter", "statistic"]
 _DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 _MAX_ENTRIES = 100_000
 _MAX_SIZE = 1 << 32
+_MAX_DIMENSIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,7 @@ class Layout:
 
         """
         try:
-            rows = msgpack.unpackb(encoded, use_list=False, max_array_len=_MAX_ENTRIES, max_map_len=0, max_bin_len=0)
-            return cls(tuple(_entry(row) for row in rows))
+            return cls(tuple(_entry(row) for row in _rows(memoryview(encoded))))
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             raise ProtocolError("malformed", f"a layout that cannot be read: {error}") from error
 
@@ -162,12 +162,27 @@ def _describe(entry: Entry) -> str:
     return f"{entry.kind} {entry.name!r} {entry.dtype}{list(entry.shape)}"
 
 
+def _rows(encoded: memoryview) -> Iterator[Any]:
+    # One by one: msgpack takes memory for what the head of an array announces, however deep it is nested.
+    head = msgpack.Unpacker(max_array_len=_MAX_ENTRIES)
+    head.feed(encoded[:5])
+    announced = head.read_array_header()
+    rest = msgpack.Unpacker(use_list=False, max_array_len=_MAX_DIMENSIONS, max_map_len=0, max_bin_len=0)
+    rest.feed(encoded[head.tell() :])
+    for _ in range(announced):
+        yield rest.unpack()
+    if head.tell() + rest.tell() != len(encoded):
+        raise ValueError("bytes behind its last entry")
+
+
 def _entry(row: Any) -> Entry:
     name, shape, dtype, kind = row
     if not (isinstance(name, str) and 0 < len(name) <= 512):
         raise ValueError("an entry's name is not a text of 1 to 512 characters")
     if not (
-        isinstance(shape, tuple) and len(shape) <= 16 and all(type(n) is int and 0 <= n <= _MAX_SIZE for n in shape)
+        isinstance(shape, tuple)
+        and len(shape) <= _MAX_DIMENSIONS
+        and all(type(n) is int and 0 <= n <= _MAX_SIZE for n in shape)
     ):
         raise ValueError(f"entry {name!r}: its shape is not a list of sizes")
     if dtype not in _DTYPES or kind not in get_args(Kind):

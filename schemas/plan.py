@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["Plan"]
 
-Pattern = Annotated[str, Field(min_length=1, max_length=512)]
+Pattern = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Plan(BaseModel):
@@ -36,7 +36,7 @@ class Plan(BaseModel):
         None, ge=0, le=1_000_000, description="older updates are refused; none by default"
     )
     local_parameters: tuple[Pattern, ...] = Field(
-        (), max_length=64, description="name patterns such as 'head.*' that stay on the device"
+        (), max_length=32, description="name patterns such as 'head.*' that stay on the device"
     )
     retrain_after: float = Field(
         5.0, ge=0.01, le=86_400, description="seconds until a device trains again on a version it knows"

@@ -6,7 +6,7 @@ strict, and megabytes of weights are never copied or parsed.
 
 from __future__ import annotations
 
-import math
+import reprlib
 from typing import Any, TypeVar, cast
 
 import msgpack
@@ -20,12 +20,16 @@ __all__ = ["HEADER_LIMIT", "decode", "encode"]
 HEADER_LIMIT = 64 * 1024
 """Bytes of header that a reader looks at; a longer one is refused."""
 
+_ARRAY_LIMIT = 1024  # items; msgpack takes memory for what an array's head announces, before it is there
+
 M = TypeVar("M", bound=ProtocolMessage)
 
 
 def encode(message: ProtocolMessage, body: bytes | memoryview = b"") -> bytes:
-    """The payload of a message and its body."""
-    return b"".join((cast(bytes, msgpack.packb(message.model_dump(exclude_none=True))), body))
+    """The payload of a message and its body. The limits in the messages keep every header below HEADER_LIMIT."""
+    header = cast(bytes, msgpack.packb(message.model_dump(exclude_none=True)))
+    assert len(header) <= HEADER_LIMIT, f"{message.kind}: a header of {len(header)} bytes"
+    return b"".join((header, body))
 
 
 def decode(payload: bytes, expected: type[M]) -> tuple[M, memoryview]:
@@ -36,7 +40,11 @@ def decode(payload: bytes, expected: type[M]) -> tuple[M, memoryview]:
 
     """
     unpacker = msgpack.Unpacker(
-        max_buffer_size=HEADER_LIMIT, use_list=False, strict_map_key=True, ext_hook=_refuse_extension
+        max_buffer_size=HEADER_LIMIT,
+        max_array_len=_ARRAY_LIMIT,
+        use_list=False,
+        strict_map_key=True,
+        ext_hook=_refuse_extension,
     )
     view = memoryview(payload)
     try:
@@ -57,7 +65,7 @@ def decode(payload: bytes, expected: type[M]) -> tuple[M, memoryview]:
         return expected.model_validate(header), view[unpacker.tell() :]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=True)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "message"
+        field = ".".join(str(part) for part in first["loc"])[:100] or "message"
         raise ProtocolError("malformed", f"{field}: {first['msg']}, found {_short(first.get('input'))}") from error
 
 
@@ -66,7 +74,5 @@ def _refuse_extension(code: int, data: bytes) -> Any:
 
 
 def _short(value: object) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    text = repr(value)
+    text = reprlib.repr(value)  # goes a few levels deep: a plain repr fails on what is nested a thousand deep
     return text if len(text) <= 60 else text[:57] + "..."

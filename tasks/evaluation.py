@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
-from fedmq.schemas.errors import ConfigError
 from fedmq.tasks.contract import Task
 from fedmq.tasks.datasets import as_dataset, batches
+from fedmq.tasks.metrics import checked
 
 __all__ = ["evaluate", "loss_of"]
 
@@ -36,25 +35,15 @@ def evaluate(task: Task, model: torch.nn.Module, data: Any) -> tuple[dict[str, f
             metrics = task.evaluate(model, data) if task.evaluate else _loss_and_accuracy(task, model, dataset)
     finally:
         model.train(was_training)
-    return checked(metrics, "evaluate"), len(dataset)  # type: ignore[arg-type]
-
-
-def checked(metrics: Any, what: str) -> dict[str, float]:
-    """Metrics as plain floats; those that are not finite are left out, since a diverged loss is no reason to stop."""
-    if not isinstance(metrics, dict):
-        raise ConfigError(f"{what} returned a {type(metrics).__name__}, expected a dict of name -> number")
-    try:
-        plain = {str(name)[:64]: float(value) for name, value in metrics.items()}
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{what} returned a metric that is not a number: {error}") from error
-    return {name: value for name, value in list(plain.items())[:32] if math.isfinite(value)}
+    return checked(metrics, f"task {task.path}: what evaluate() returned"), len(dataset)  # type: ignore[arg-type]
 
 
 def _loss_and_accuracy(task: Task, model: torch.nn.Module, dataset: Any) -> dict[str, float]:
     loss_function = loss_of(task)
     loss = correct = 0.0
     samples = decisions = 0
-    for inputs, targets in batches(dataset, _BATCH, shuffle=False):
+    # A generator of its own, because a DataLoader takes a number from torch's otherwise.
+    for inputs, targets in batches(dataset, _BATCH, shuffle=False, generator=torch.Generator()):
         outputs = model(inputs)
         loss += float(loss_function(outputs, targets)) * len(inputs)
         samples += len(inputs)

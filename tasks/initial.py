@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -13,7 +15,10 @@ from fedmq.schemas.layout import Entry, Layout, Vector
 from fedmq.schemas.plan import Plan
 from fedmq.tasks.contract import Task
 
-__all__ = ["STATISTICS_KEY", "built", "read_weights"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["STATISTICS_KEY", "built", "built_model", "read_weights"]
 
 STATISTICS_KEY = "fedmq.statistics"
 """Key of the safetensors metadata that lists, as JSON, which entries are statistics. `fedmq export` writes it."""
@@ -28,6 +33,20 @@ def built(task: Task, plan: Plan, seed: int) -> tuple[Layout, Vector]:
         ConfigError: the task has no model, or it cannot be built.
 
     """
+    model = built_model(task, seed)
+    from fedmq.tasks.bridge import layout_of, to_vector
+
+    layout = layout_of(model, plan.local_parameters)
+    return layout, to_vector(model, layout)
+
+
+def built_model(task: Task, seed: int) -> torch.nn.Module:
+    """What the task's `build_model` makes under this seed. Torch's own randomness stays as it was.
+
+    Raises:
+        ConfigError: the task has no model, or it cannot be built.
+
+    """
     if task.build_model is None:
         raise ConfigError(f"task {task.path}: it has no build_model(); give weights with [aggregator] init instead")
     try:
@@ -36,8 +55,6 @@ def built(task: Task, plan: Plan, seed: int) -> tuple[Layout, Vector]:
         raise ConfigError(
             "build_model() needs PyTorch: pip install 'fedmq[torch]', or give [aggregator] init"
         ) from error
-    from fedmq.tasks.bridge import layout_of, to_vector
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build_model()
@@ -45,8 +62,7 @@ def built(task: Task, plan: Plan, seed: int) -> tuple[Layout, Vector]:
         raise ConfigError(
             f"task {task.path}: build_model() returned a {type(model).__name__}, expected a torch.nn.Module"
         )
-    layout = layout_of(model, plan.local_parameters)
-    return layout, to_vector(model, layout)
+    return model
 
 
 def read_weights(path: Path, layout: Layout | None = None) -> tuple[Layout, Vector]:
@@ -64,11 +80,11 @@ def read_weights(path: Path, layout: Layout | None = None) -> tuple[Layout, Vect
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(f"init {path}: it cannot be read as safetensors: {error}") from error
     try:
         if layout is None:
-            named = json.loads(metadata.get(STATISTICS_KEY, "[]"))
+            named = _statistics(path, metadata)
             layout = Layout.of(
                 Entry(
                     name,
@@ -83,3 +99,13 @@ def read_weights(path: Path, layout: Layout | None = None) -> tuple[Layout, Vect
         return layout, layout.flatten({name: np.asarray(array) for name, array in arrays.items() if name in shared})
     except ProtocolError as error:
         raise ConfigError(f"init {path}: it does not fit the model: {error}") from error
+
+
+def _statistics(path: Path, metadata: Mapping[str, str]) -> list[str]:
+    try:
+        named = json.loads(metadata.get(STATISTICS_KEY, "[]"))
+    except ValueError as error:
+        raise ConfigError(f"init {path}: its metadata {STATISTICS_KEY!r} is not JSON: {error}") from error
+    if not isinstance(named, list):
+        raise ConfigError(f"init {path}: its metadata {STATISTICS_KEY!r} is not a list of names")
+    return named

@@ -36,9 +36,7 @@ def load_task(path: str | Path) -> Task:
         # Known under a name of its own, so that a task called json.py replaces nobody's json.
         module = _run(file, f"fedmq_task_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}")
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{last.filename}:{last.lineno}"
-        raise ConfigError(f"task {file} cannot be loaded: {type(error).__name__}: {error} ({where})") from error
+        raise ConfigError(f"task {file} cannot be loaded: {type(error).__name__}: {_described(error)}") from error
     return task_from_functions(file, vars(module))
 
 
@@ -61,6 +59,14 @@ def task_from_functions(file: Path, names: dict[str, Any]) -> Task:
     if not isinstance(version, str) or len(version) > 128:
         raise ConfigError(f"task {file}: task_version is {version!r}, expected a text of at most 128 characters")
     return Task(path=file, version=version, **functions)
+
+
+def _described(error: Exception) -> str:
+    """What happened, and in which file and line."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} ({error.filename}:{error.lineno})"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error} ({last.filename}:{last.lineno})"
 
 
 def _run(file: Path, name: str) -> ModuleType:

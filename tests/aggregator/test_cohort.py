@@ -1,0 +1,137 @@
+"""The synchronous baseline: who is waited for, and until when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedmq.aggregator.state import VersionRecord
+from fedmq.aggregator.strategies import fedavg
+from fedmq.schemas.messages import Receipt
+from tests.aggregator.small_run import SmallRun
+
+
+def cohort_of(*clients: str, **settings: Any) -> SmallRun:
+    """A run that waits for these clients, which are online."""
+    run = SmallRun(fedavg(**({"clients": len(clients)} | settings)), [0.0])
+    for client in clients:
+        run.core.presence(client, True, 0.0)
+    return run
+
+
+def reason(receipt: object) -> str | None:
+    assert isinstance(receipt, Receipt)
+    return receipt.reason
+
+
+def versions(run: SmallRun) -> list[VersionRecord]:
+    return run.core.news.versions
+
+
+def test_a_cohort_closes_when_all_of_its_updates_are_in() -> None:
+    run = cohort_of("alice", "bob")
+    run.deliver("alice", 1.0)
+    assert run.state.version == 0
+    run.deliver("bob", 3.0)
+    assert (run.state.version, run.weights) == (1, [2.0])
+    assert [(record.why, record.buffer_size, len(record.updates)) for record in versions(run)] == [("cohort", 2, 2)]
+
+
+def test_no_cohort_is_frozen_before_enough_clients_are_online() -> None:
+    run = SmallRun(fedavg(clients=2), [0.0])
+    run.core.presence("alice", True, 0.0)
+    run.deliver("alice", 1.0)
+    assert run.state.version == 0
+    run.core.presence("bob", True, 1.0)
+    run.deliver("bob", 3.0)
+    assert run.state.version == 1
+
+
+def test_who_comes_after_the_freezing_waits_for_the_next_version() -> None:
+    run = cohort_of("alice", "bob")
+    run.core.presence("carol", True, 1.0)
+    assert reason(run.judge("carol", [9.0])) == "late"
+    run.deliver("alice", 1.0)
+    run.deliver("bob", 1.0)
+    run.deliver("carol", 1.0)  # a member of the cohort of version 1
+    assert run.state.version == 1
+
+
+def test_a_cohort_is_frozen_anew_for_each_version() -> None:
+    run = cohort_of("alice", "bob", clients=1)
+    run.core.presence("bob", False, 0.0)
+    run.deliver("alice", 1.0)
+    assert run.state.version == 1
+    run.deliver("alice", 1.0)
+    assert run.state.version == 2
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_what_was_trained_from_another_version_is_late(base: int) -> None:
+    run = cohort_of("alice", "bob")
+    for _ in range(2):
+        run.deliver("alice", 1.0)
+        run.deliver("bob", 1.0)
+    assert reason(run.judge("alice", [9.0], base_version=base)) == "late"
+
+
+def test_a_second_update_of_one_client_is_late() -> None:
+    run = cohort_of("alice", "bob")
+    run.deliver("alice", 1.0)
+    assert reason(run.judge("alice", [9.0])) == "late"
+
+
+def test_a_cohort_closes_when_those_that_are_missing_are_offline() -> None:
+    run = cohort_of("alice", "bob", "carol")
+    run.deliver("alice", 3.0)
+    run.core.presence("bob", False, 1.0)
+    assert run.state.version == 0
+    run.core.presence("carol", False, 2.0)
+    assert (run.state.version, run.weights) == (1, [3.0])
+    assert versions(run)[0].why == "offline"
+
+
+def test_a_cohort_of_which_nothing_came_waits_even_if_all_are_offline() -> None:
+    run = cohort_of("alice", "bob")
+    for client in ("alice", "bob"):
+        run.core.presence(client, False, 1.0)
+    assert run.state.version == 0
+
+
+def test_a_cohort_closes_at_its_deadline_with_what_has_come() -> None:
+    run = cohort_of("alice", "bob", deadline=60.0)
+    run.deliver("alice", 1.0, now=10.0)
+    assert run.core.deadline() == 60.0
+    run.core.tick(59.0)
+    assert run.state.version == 0
+    run.core.tick(60.0)
+    assert (run.state.version, versions(run)[0].why) == (1, "deadline")
+
+
+def test_a_deadline_that_passes_before_anything_came_is_nothing_to_wake_up_for() -> None:
+    run = cohort_of("alice", "bob", deadline=60.0)
+    run.core.tick(100.0)
+    assert run.core.deadline() is None
+    run.deliver("alice", 1.0, now=200.0)
+    assert (run.state.version, versions(run)[0].why) == (1, "deadline")
+
+
+@pytest.mark.parametrize(("members", "enough"), [(13, 10), (10, 8), (4, 4), (1, 1)])
+def test_with_over_selection_the_first_updates_close_the_cohort(members: int, enough: int) -> None:
+    clients = [f"client-{number}" for number in range(members)]
+    run = cohort_of(*clients, over_selection=1.3)
+    for delivered, client in enumerate(clients[:enough], start=1):
+        run.deliver(client, 1.0)
+        assert run.state.version == (1 if delivered == enough else 0)
+    for client in clients[enough:]:
+        assert reason(run.judge(client, [9.0], base_version=0)) == "late"
+
+
+def test_a_refused_update_is_not_a_delivery() -> None:
+    run = cohort_of("alice", "bob")
+    run.deliver("alice", 1.0)
+    assert reason(run.judge("bob", [float("nan")])) == "not_finite"
+    assert run.state.version == 0
+    run.deliver("bob", 3.0)
+    assert run.weights == [2.0]

@@ -1,0 +1,112 @@
+"""The history and the updates give every version again, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fedmq.aggregator.buffer import Buffer, step
+from fedmq.aggregator.folding import BLOCK, add_scaled, is_bounded
+from fedmq.aggregator.state import VersionRecord
+from fedmq.aggregator.strategies import STRATEGIES, Strategy, fedavg, fedbuff
+from fedmq.schemas.layout import Layout, Vector
+from tests.aggregator.small_run import SmallRun
+
+SIZE = BLOCK + 1000  # so that a vector is more than one block
+
+Updates = dict[tuple[str, int], npt.NDArray[np.float32]]
+
+
+def recorded(strategy: Strategy, seed: int = 3) -> tuple[SmallRun, Updates]:
+    """A run of 25 random updates, some in time, some late, some after a long pause."""
+    random = np.random.default_rng(seed)
+    start = random.normal(0, 1, SIZE).astype(np.float32)
+    run = SmallRun(strategy, list(start[:-100]), list(start[-100:]))
+    if strategy.cohort:
+        for member in range(3):
+            run.core.presence(f"client-{member}", True, 0.0)
+    updates: Updates = {}
+    now = 0.0
+    for number in range(25):
+        now += float(random.choice([0.5, 1.0, 60.0]))
+        run.core.tick(now)
+        client, version = f"client-{number % 3}", run.state.version
+        base = version if strategy.cohort else int(random.integers(max(0, version - 4), version + 1))
+        update = random.normal(0, 1, SIZE).astype(np.float32)
+        run.judge(client, update, base_version=base, sequence=number, num_samples=int(random.integers(1, 99)), now=now)
+        if run.state.version > version:
+            run.publish()
+        updates[client, number] = update
+    return run, updates
+
+
+def replayed(
+    strategy: Strategy, start: Vector, layout: Layout, history: list[VersionRecord], updates: Updates
+) -> Vector:
+    """The newest version from version 0, following the history."""
+    weights, buffer = start.copy(), Buffer.empty(layout)
+    velocity = np.zeros(layout.parameter_size, np.float32) if strategy.momentum else None
+    for record in history:
+        for folded in record.updates:
+            mass = folded.weight if strategy.cohort else 1.0
+            buffer.fold(updates[folded.client_id, folded.update.sequence], folded, mass, 0.0)
+        step(weights, buffer, strategy.rates(buffer.batch(record.buffer_size)), layout, velocity, strategy.momentum)
+        buffer.clear()
+    return weights
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        fedbuff(buffer_size=3),
+        fedbuff(),
+        fedbuff(buffer_size=3, momentum=0.9, normalisation="paper"),
+        STRATEGIES["fedasync_delta"](),
+        fedavg(clients=3),
+    ],
+    ids=["fedbuff", "fedbuff with its own K", "fedbuff with momentum", "fedasync_delta", "fedavg"],
+)
+def test_following_the_history_gives_the_same_bits(strategy: Strategy) -> None:
+    run, updates = recorded(strategy)
+    history = run.core.news.versions
+    assert run.state.version == len(history) >= 4
+    random = np.random.default_rng(3)
+    start = random.normal(0, 1, SIZE).astype(np.float32)
+    assert replayed(strategy, start, run.layout, history, updates).tobytes() == run.state.weights.tobytes()
+
+
+def test_the_history_says_why_each_version_was_made_and_when() -> None:
+    run, _ = recorded(fedbuff(buffer_size=3))
+    history = run.core.news.versions
+    assert {record.why for record in history} == {"full", "timer"}
+    assert all(len(record.updates) == 3 for record in history if record.why == "full")
+    assert all(len(record.updates) < 3 for record in history if record.why == "timer")
+    assert [record.version for record in history] == list(range(1, len(history) + 1))
+    assert [record.seconds for record in history] == sorted(record.seconds for record in history)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_two_aggregators_that_hear_the_same_decide_the_same(name: str) -> None:
+    settings = {"clients": 3} if name == "fedavg" else {}
+    one, _ = recorded(STRATEGIES[name](**settings))
+    two, _ = recorded(STRATEGIES[name](**settings))
+    assert one.state.weights.tobytes() == two.state.weights.tobytes()
+    assert one.core.news.versions == two.core.news.versions
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+def test_folding_in_blocks_is_plain_arithmetic_bit_for_bit(size: int) -> None:
+    random = np.random.default_rng(size)
+    total, vector = random.normal(0, 1, (2, size)).astype(np.float32)
+    plain = total + np.float32(0.37) * vector
+    add_scaled(total, 0.37, vector)
+    assert total.tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("place", [0, BLOCK - 1, BLOCK, 2 * BLOCK])
+def test_a_nan_is_found_in_any_block(place: int) -> None:
+    vector = np.zeros(2 * BLOCK + 1, np.float32)
+    assert is_bounded(vector)
+    vector[place] = np.nan
+    assert not is_bounded(vector)

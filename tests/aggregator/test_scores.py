@@ -1,0 +1,95 @@
+"""What devices measured: means weighted by samples, the spread between devices, all of it bounded."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedmq.aggregator.scores import Scores, summarised
+from fedmq.schemas.messages import Evaluation
+
+
+def measured(num_samples: int = 10, **metrics: float) -> Evaluation:
+    return Evaluation(num_samples=num_samples, metrics=metrics)
+
+
+def test_a_mean_is_weighted_by_samples_and_so_is_the_spread() -> None:
+    # (10 * 0.5 + 30 * 0.9) / 40 = 0.8; variance (10 * 0.09 + 30 * 0.01) / 40 = 0.03.
+    summary = summarised([measured(10, accuracy=0.5), measured(30, accuracy=0.9)])
+    assert summary is not None
+    assert (summary.clients, summary.num_samples) == (2, 40)
+    assert summary.mean == {"accuracy": pytest.approx(0.8)}
+    assert summary.spread == {"accuracy": pytest.approx(0.03**0.5)}
+
+
+def test_each_metric_is_a_mean_over_those_that_measured_it() -> None:
+    summary = summarised([measured(10, loss=1.0), measured(30, loss=2.0, accuracy=0.5)])
+    assert summary is not None
+    assert summary.mean == {"accuracy": 0.5, "loss": 1.75}
+
+
+def test_an_evaluation_of_no_samples_or_no_metrics_says_nothing() -> None:
+    assert summarised([]) is None
+    assert summarised([measured(0, accuracy=1.0), measured(10)]) is None
+
+
+def test_a_metric_that_diverged_is_left_out_and_the_others_stay() -> None:
+    summary = summarised([measured(10, loss=1e308, accuracy=0.1), measured(10, loss=-1e200, accuracy=0.3)])
+    assert summary is not None
+    assert summary.mean == {"accuracy": pytest.approx(0.2)}
+    summary = summarised([measured(10, loss=1e308), measured(10, loss=2.0)])
+    assert summary is not None
+    assert summary.mean == {"loss": 2.0}
+
+
+def test_more_samples_than_a_message_can_say_are_said_as_the_most_it_can() -> None:
+    most = (1 << 63) - 1
+    summary = summarised([measured(most, accuracy=0.25), measured(most, accuracy=0.75)])
+    assert summary is not None
+    assert summary.num_samples == most
+    assert summary.mean["accuracy"] == pytest.approx(0.5)
+
+
+def test_of_more_metrics_than_a_message_can_hold_the_first_32_by_name_are_said() -> None:
+    one = Evaluation(num_samples=1, metrics={f"metric-{number:02}": 1.0 for number in range(32)})
+    other = Evaluation(num_samples=1, metrics={f"other-{number:02}": 1.0 for number in range(32)})
+    summary = summarised([one, other])
+    assert summary is not None
+    assert list(summary.mean) == [f"metric-{number:02}" for number in range(32)]
+
+
+def test_now_is_each_clients_newest_and_an_older_one_does_not_replace_it() -> None:
+    scores = Scores()
+    scores.add("alice", 5, measured(accuracy=0.5))
+    scores.add("alice", 3, measured(accuracy=0.1))
+    scores.add("bob", 4, measured(accuracy=0.7))
+    summary = scores.now()
+    assert summary is not None
+    assert summary.mean == {"accuracy": pytest.approx(0.6)}
+    assert scores.newest_version() == 5
+
+
+def test_a_version_keeps_what_every_device_measured_of_it() -> None:
+    scores = Scores()
+    for client, version, accuracy in (("alice", 3, 0.2), ("bob", 3, 0.4), ("alice", 4, 0.9)):
+        scores.add(client, version, measured(accuracy=accuracy))
+    third, fourth = scores.of(3), scores.of(4)
+    assert third is not None
+    assert fourth is not None
+    assert (third.clients, fourth.clients) == (2, 1)
+    assert third.mean["accuracy"] == pytest.approx(0.3)
+    assert fourth.mean["accuracy"] == 0.9
+    assert scores.of(5) is None
+
+
+def test_scores_are_bounded_and_the_clients_heard_last_are_kept() -> None:
+    scores = Scores()
+    for number in range(1500):
+        scores.add(f"client-{number}", number, measured(accuracy=0.5))
+    assert (len(scores.newest), len(scores.versions)) == (1000, 64)
+    assert "client-1499" in scores.newest
+    assert "client-499" not in scores.newest
+
+
+def test_nobody_has_measured_anything_at_first() -> None:
+    assert Scores().now() is None
+    assert Scores().newest_version() is None

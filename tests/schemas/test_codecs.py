@@ -1,0 +1,120 @@
+"""One contract over every codec: what arrives is what was sent, as closely as the codec says, or it is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from fedmq.schemas.codecs import CODECS, Codec, codec_named
+from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.layout import Entry, Layout, Vector
+from tests.generators import layouts, unhurried
+
+# Of a parameter that the codec can hold: the greatest error, relative and absolute.
+ERRORS = {"float32": (0.0, 0.0), "float16": (2.0**-11, 2.0**-25)}
+LARGEST = {"float32": float(np.finfo(np.float32).max), "float16": 65_504.0}
+
+every_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> tuple[Layout, Vector]:
+    layout = draw(layouts)
+    floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    return layout, draw(st_numpy.arrays(np.float32, layout.size, elements=floats))
+
+
+def test_every_codec_has_its_error_stated_here() -> None:
+    assert set(ERRORS) == set(LARGEST) == set(CODECS)
+    assert all(codec.name == name for name, codec in CODECS.items())
+
+
+@every_codec
+@unhurried
+@given(drawn=vectors())
+def test_parameters_arrive_within_the_codecs_error(codec: Codec, drawn: tuple[Layout, Vector]) -> None:
+    layout, vector = drawn
+    arrived = codec.decode(codec.encode(vector, layout), layout)
+    assert arrived.shape == vector.shape
+    assert arrived.dtype == np.float32
+    relative, absolute = ERRORS[codec.name]
+    sent = np.clip(vector[: layout.parameter_size].astype(np.float64), -LARGEST[codec.name], LARGEST[codec.name])
+    error = np.abs(arrived[: layout.parameter_size] - sent)
+    assert np.all(error <= np.maximum(relative * np.abs(sent), absolute))
+
+
+@every_codec
+@unhurried
+@given(drawn=vectors())
+def test_statistics_arrive_bit_for_bit(codec: Codec, drawn: tuple[Layout, Vector]) -> None:
+    layout, vector = drawn
+    arrived = codec.decode(codec.encode(vector, layout), layout)
+    assert arrived[layout.parameter_size :].tobytes() == vector[layout.parameter_size :].tobytes()
+
+
+@every_codec
+@unhurried
+@given(drawn=vectors())
+def test_decoded_is_what_the_other_side_holds_and_sending_it_again_changes_nothing(
+    codec: Codec, drawn: tuple[Layout, Vector]
+) -> None:
+    layout, vector = drawn
+    once = codec.decoded(vector, layout)
+    assert once.tobytes() == codec.decode(codec.encode(vector, layout), layout).tobytes()
+    assert codec.decoded(once, layout).tobytes() == once.tobytes()
+
+
+@every_codec
+@unhurried
+@given(layout=layouts, size=st.integers(0, 400))
+def test_bytes_of_another_length_are_malformed(codec: Codec, layout: Layout, size: int) -> None:
+    expected = len(codec.encode(np.zeros(layout.size, np.float32), layout))
+    if size == expected:
+        assert codec.decode(bytes(size), layout).tolist() == [0] * layout.size
+        return
+    with pytest.raises(ProtocolError, match=f"{codec.name}: {size} bytes, expected {expected}") as refusal:
+        codec.decode(bytes(size), layout)
+    assert refusal.value.reason == "malformed"
+
+
+@every_codec
+def test_a_body_decodes_wherever_it_lies_in_a_message(codec: Codec) -> None:
+    layout = Layout.of([Entry("w", (3,)), Entry("v", (1,), kind="statistic")])
+    vector = np.array([1, -2, 0.5, 3], np.float32)
+    payload = b"odd" + codec.encode(vector, layout)
+    assert codec.decode(memoryview(payload)[3:], layout).tolist() == [1, -2, 0.5, 3]
+
+
+@every_codec
+def test_nan_and_infinity_are_not_made_into_numbers_that_look_fine(codec: Codec) -> None:
+    layout = Layout.of([Entry("w", (1,)), Entry("v", (2,), kind="statistic")])
+    arrived = codec.decoded(np.array([np.nan, np.nan, np.inf], np.float32), layout)
+    assert np.isnan(arrived[:2]).all()
+    assert np.isinf(arrived[2])
+
+
+def test_float16_takes_two_bytes_for_a_parameter_and_four_for_a_statistic() -> None:
+    layout = Layout.of([Entry("w", (3,)), Entry("v", (2,), kind="statistic")])
+    assert len(CODECS["float16"].encode(np.zeros(5, np.float32), layout)) == 3 * 2 + 2 * 4
+
+
+def test_float16_saturates_parameters_and_leaves_a_large_running_variance_alone() -> None:
+    layout = Layout.of([Entry("w", (2,)), Entry("variance", (1,), kind="statistic")])
+    arrived = CODECS["float16"].decoded(np.array([1e6, -1e6, 1e6], np.float32), layout)
+    assert arrived.tolist() == [65_504, -65_504, 1e6]
+
+
+def test_float32_decodes_without_copying() -> None:
+    layout = Layout.of([Entry("w", (2,))])
+    data = np.array([1, 2], "<f4").tobytes()
+    assert np.shares_memory(CODECS["float32"].decode(data, layout), np.frombuffer(data, np.uint8))
+
+
+def test_an_unknown_codec_is_malformed_and_the_known_ones_are_named() -> None:
+    with pytest.raises(ProtocolError, match="codec 'pickle': expected one of float32, float16") as refusal:
+        codec_named("pickle")
+    assert refusal.value.reason == "malformed"
+    assert codec_named("float16") is CODECS["float16"]
