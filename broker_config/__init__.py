@@ -1,1 +1,1 @@
-"""x."""
+"""How to run a broker, and how to reach one."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
+import threading
 from pathlib import Path
 
 from fedmq.schemas.errors import ConfigError
@@ -67,7 +69,32 @@ def _run(configuration: str) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # It logs every packet as an error.
     logging.getLogger("rumqttd").setLevel(logging.CRITICAL)
+    _start_again_after_a_panic()
     IotCoreBroker(config_path=configuration).run_forever()
+
+
+def _start_again_after_a_panic() -> None:
+    """From now on watch stderr, and become a new broker, in the same process, when a panic is reported there.
+
+    A client that resets its connection and is back at once can make iotcore 0.4.0 panic; the process lives on, but
+    turns everybody away. What it held is lost, which FedMQ expects of every broker.
+    """
+    stderr = sys.stderr.fileno()
+    log = os.dup(stderr)
+    reading, writing = os.pipe()
+    os.dup2(writing, stderr)
+    os.close(writing)
+
+    def watch() -> None:
+        with open(reading, "rb") as lines:
+            for line in lines:
+                os.write(log, line)
+                if b"panicked at" in line:
+                    os.write(log, b"the embedded broker starts again\n")
+                    os.dup2(log, stderr)
+                    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 -- the same command once more
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

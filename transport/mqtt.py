@@ -164,8 +164,8 @@ class MqttLink:
         """Do what can be done within `timeout` seconds, one step; whether anything moved."""
         now = time.monotonic()
         if self._session is not None:
-            moved = self._wait(0.0 if self._session.pending else min(timeout, self._session.patience))
-            moved = moved or self._session.pending
+            pending = self._session.pending
+            moved = self._wait(0.0 if pending else min(timeout, self._session.patience)) or pending
             self._session.work()
             self._still_there()
         elif self._dial is not None and self._awaited is not None and self._selector is not None:

@@ -1,0 +1,226 @@
+"""Passwords, access rules, TLS and certificates, with a Mosquitto that asks for them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from fedmq.broker_config.child import start_child
+from fedmq.broker_config.mosquitto import find_mosquitto
+from fedmq.transport.link import Disconnected, Message, Refused
+from fedmq.transport.mqtt import MqttLink
+from fedmq.transport.mqtt_settings import MqttSettings
+from tests.brokers import PATIENCE, expect, fence, opened, read_packet, scripted_broker, subscribed
+
+pytestmark = pytest.mark.broker
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate for 127.0.0.1 that is its own authority."""
+
+    cert: Path
+    key: Path
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Certificate, Certificate]:
+    """The broker's, and one that it does not know."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on this machine")
+    folder = tmp_path_factory.mktemp("certificates")
+    made = []
+    for name in ("known", "unknown"):
+        certificate = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
+        command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+        command += ["-addext", "keyUsage=critical,keyCertSign,digitalSignature"]
+        command += ["-keyout", str(certificate.key), "-out", str(certificate.cert)]
+        subprocess.run(command, check=True, capture_output=True)
+        made.append(certificate)
+    return made[0], made[1]
+
+
+@pytest.fixture
+def run_mosquitto(mosquitto_installed: None, tmp_path: Path) -> Iterator[Callable[[str], int]]:
+    """Starts a Mosquitto with these lines after its listener; returns its port."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def run(lines: str) -> int:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        configuration = tmp_path / "mosquitto.conf"
+        user = "user root\n" if os.geteuid() == 0 else ""
+        configuration.write_text(f"listener {port} 127.0.0.1\n{user}{lines}\n")
+        binary = find_mosquitto()
+        assert binary is not None
+        processes.append(start_child([binary, "-c", str(configuration)], tmp_path / "log"))
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1.0).close()
+            except OSError:
+                assert processes[-1].poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            else:
+                return port
+
+    yield run
+    for process in processes:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[MqttSettings], MqttLink]]:
+    links: list[MqttLink] = []
+
+    def make(settings: MqttSettings) -> MqttLink:
+        links.append(MqttLink(replace(settings, reconnect_max_seconds=0.2), "ada"))
+        return links[-1]
+
+    yield make
+    for link in links:
+        link.close()
+
+
+def password_line(user: str, password: str) -> str:
+    """As Mosquitto stores it; 12 bytes of salt, because 2.0.11 takes no others."""
+    salt = bytes(range(12))
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
+    return f"{user}:$7$101${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"
+
+
+RunMosquitto = Callable[[str], int]
+Connect = Callable[[MqttSettings], MqttLink]
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_wrong_password_is_refused_with_advice_and_the_right_one_is_let_in(
+    run_mosquitto: RunMosquitto, connect: Connect, tmp_path: Path, version: str
+) -> None:
+    passwords = tmp_path / "passwords"
+    passwords.write_text(password_line("ada", "right"))
+    passwords.chmod(0o600)
+    port = run_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
+    settings = replace(MqttSettings(port=port), username="ada", mqtt_version=version)  # type: ignore[arg-type]
+    for wrong in (replace(settings, password="wrong"), replace(settings, username=None)):
+        link = connect(wrong)
+        link.open()
+        reason = expect(link, Disconnected).reason
+        assert "refused the connection" in reason
+        assert "check username" in reason
+    subscribed(opened(connect(replace(settings, password="right"))), "ada/a")
+
+
+def test_a_publish_against_the_access_rules_is_refused_on_mqtt_5(
+    run_mosquitto: RunMosquitto, connect: Connect, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text("topic readwrite ada/#\n")
+    port = run_mosquitto(f"allow_anonymous true\nacl_file {rules}")
+    link = opened(connect(MqttSettings(port=port)))
+    link.publish("bob/a", b"may I")
+    assert expect(link, Refused).topic == "bob/a"
+    assert fence(link, "ada/fence") == []
+
+
+def test_tls_carries_large_messages_both_ways(
+    run_mosquitto: RunMosquitto, connect: Connect, certificates: tuple[Certificate, Certificate]
+) -> None:
+    known, _ = certificates
+    port = run_mosquitto(f"allow_anonymous true\ncertfile {known.cert}\nkeyfile {known.key}")
+    link = opened(connect(MqttSettings(port=port, tls=True, ca_file=known.cert)))
+    subscribed(link, "ada/a")
+    payload = os.urandom(3_000_000)
+    for _ in range(3):
+        link.publish("ada/a", payload)
+    for _ in range(3):
+        assert expect(link, Message).payload == payload
+
+
+def test_messages_that_share_a_tls_record_all_come_at_once(
+    connect: Connect, certificates: tuple[Certificate, Certificate]
+) -> None:
+    known, _ = certificates
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(known.cert, known.key)
+
+    def script(peer: socket.socket) -> None:
+        with context.wrap_socket(peer, server_side=True) as encrypted:
+            read_packet(encrypted)
+            # An acknowledgement before every message.
+            encrypted.sendall(bytes([0x20, 2, 0, 0]) + b"\x40\x02\x00\x01\x30\x04\x00\x01ax" * 100)
+            while encrypted.recv(4096):
+                pass
+
+    with scripted_broker(script) as port:
+        link = opened(connect(MqttSettings(port=port, tls=True, ca_file=known.cert, mqtt_version="3.1.1")))
+        started = time.monotonic()
+        for wait in [PATIENCE] * 50 + [0.0] * 50:
+            assert link.poll(wait) == Message("a", b"x")
+        assert time.monotonic() - started < PATIENCE / 4
+        link.close()
+
+
+def test_a_certificate_of_an_unknown_authority_is_not_trusted(
+    run_mosquitto: RunMosquitto, connect: Connect, certificates: tuple[Certificate, Certificate]
+) -> None:
+    known, unknown = certificates
+    port = run_mosquitto(f"allow_anonymous true\ncertfile {known.cert}\nkeyfile {known.key}")
+    for ca_file in (unknown.cert, None):
+        link = connect(MqttSettings(port=port, tls=True, ca_file=ca_file))
+        link.open()
+        assert "is not trusted" in expect(link, Disconnected).reason
+
+
+def test_a_certificate_for_another_name_is_not_trusted(
+    run_mosquitto: RunMosquitto, connect: Connect, certificates: tuple[Certificate, Certificate]
+) -> None:
+    known, _ = certificates
+    port = run_mosquitto(f"allow_anonymous true\ncertfile {known.cert}\nkeyfile {known.key}")
+    link = connect(MqttSettings(host="localhost", port=port, tls=True, ca_file=known.cert))
+    link.open()
+    assert "not valid for 'localhost'" in expect(link, Disconnected).reason
+
+
+def test_a_broker_that_asks_for_a_certificate_gets_it(
+    run_mosquitto: RunMosquitto, connect: Connect, certificates: tuple[Certificate, Certificate]
+) -> None:
+    known, _ = certificates
+    lines = f"allow_anonymous true\ncafile {known.cert}\ncertfile {known.cert}\nkeyfile {known.key}"
+    port = run_mosquitto(f"{lines}\nrequire_certificate true")
+    settings = MqttSettings(port=port, tls=True, ca_file=known.cert)
+    stranger = connect(settings)
+    stranger.open()
+    assert expect(stranger, Disconnected).reason
+    subscribed(opened(connect(replace(settings, cert_file=known.cert, key_file=known.key))), "ada/a")
+
+
+def test_plain_tcp_and_tls_do_not_mix_and_the_reasons_say_so(
+    run_mosquitto: RunMosquitto, connect: Connect, certificates: tuple[Certificate, Certificate]
+) -> None:
+    known, _ = certificates
+    plain = run_mosquitto("allow_anonymous true")
+    link = connect(MqttSettings(port=plain, tls=True, ca_file=known.cert, connect_timeout_seconds=1.0))
+    link.open()
+    reason = expect(link, Disconnected).reason
+    assert "TLS" in reason or "in time" in reason
+    encrypted = run_mosquitto(f"allow_anonymous true\ncertfile {known.cert}\nkeyfile {known.key}")
+    link = connect(MqttSettings(port=encrypted, connect_timeout_seconds=1.0))
+    link.open()
+    assert "is it an MQTT broker" in expect(link, Disconnected).reason
