@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,17 +12,9 @@ from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.staleness import StalenessName, staleness_named
 from fedmq.aggregator.strategies import STRATEGIES, Strategy
 from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.plan import CodecName
 
 __all__ = ["AggregatorSettings"]
-
-# Which settings each strategy has, beside the staleness function.
-_SETTINGS: dict[str, tuple[str, ...]] = {
-    "fedbuff": ("buffer_size", "server_learning_rate", "normalisation", "reference_staleness", "statistics_rate",
-                "sample_weights", "momentum", "flush_timer"),
-    "fedasync": ("alpha", "momentum"),
-    "fedasync_delta": ("alpha", "momentum"),
-    "fedavg": ("clients", "over_selection", "deadline", "server_learning_rate", "momentum"),
-}  # fmt: skip
 
 
 class AggregatorSettings(BaseModel):
@@ -33,11 +26,11 @@ class AggregatorSettings(BaseModel):
     seed: int = Field(0, ge=0, lt=1 << 63, description="for version 0")
     init: Path | None = Field(None, description="a safetensors file of version 0, in place of build_model()")
     publish_interval: float = Field(0.5, ge=0, le=3600, description="seconds between two snapshots at least")
-    snapshot_codec: Literal["float32", "float16"] = Field("float32", description="how the weights travel to devices")
+    snapshot_codec: CodecName = Field("float32", description="how the weights travel to devices")
     task_versions: tuple[str, ...] | None = Field(None, description="admitted task versions; any by default")
     goal: Goal = Field(default_factory=Goal, description="when the run is finished")
 
-    strategy: Literal["fedbuff", "fedasync", "fedasync_delta", "fedavg"] = "fedbuff"
+    strategy: str = Field("fedbuff", description=", ".join(STRATEGIES))
     staleness: StalenessName | None = Field(None, description="constant, polynomial (the default), hinge, exponential")
     staleness_a: float | None = None
     staleness_b: float | None = None
@@ -70,14 +63,22 @@ class AggregatorSettings(BaseModel):
             ConfigError: a number out of range, or a setting that this strategy does not have.
 
         """
-        names = {name for settings in _SETTINGS.values() for name in settings}
-        given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy {self.strategy!r}: expected one of {', '.join(STRATEGIES)}")
+        takes = list(inspect.signature(STRATEGIES[self.strategy]).parameters)
+        given: dict[str, Any] = {name: getattr(self, name) for name in _strategy_settings()}
+        given = {name: value for name, value in given.items() if value is not None}
         for name in sorted(given):
-            if name not in _SETTINGS[self.strategy]:
-                takes = ", ".join(_SETTINGS[self.strategy])
-                raise ConfigError(f"strategy {self.strategy!r} has no setting {name!r}; it has {takes}")
+            if name not in takes:
+                settings = ", ".join(name for name in takes if name != "staleness")
+                raise ConfigError(f"strategy {self.strategy!r} has no setting {name!r}; it has {settings}")
         if self.staleness or self.staleness_a is not None or self.staleness_b is not None:
-            if self.strategy == "fedavg":
-                raise ConfigError("strategy 'fedavg' has no staleness: what is late is refused")
+            if "staleness" not in takes:
+                raise ConfigError(f"strategy {self.strategy!r} has no staleness: what is late is refused")
             given["staleness"] = staleness_named(self.staleness or "polynomial", self.staleness_a, self.staleness_b)
         return STRATEGIES[self.strategy](**given)
+
+
+def _strategy_settings() -> set[str]:
+    """What any strategy takes, but for the staleness function, which is described by three settings."""
+    return {name for make in STRATEGIES.values() for name in inspect.signature(make).parameters} - {"staleness"}

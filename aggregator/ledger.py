@@ -16,7 +16,9 @@ WINDOW = 64
 """Sequence numbers of an outbox that are remembered; an outbox holds fewer than this many updates."""
 
 _OUTBOXES = 2
-_RETIRED = 64  # outboxes that a client may have left behind; one is for every disk image put back, so seldom any
+_RETIRED = (
+    64  # ids of older outboxes: one for every disk image put back, and for every start of a device without a disk
+)
 _DETAIL = 120  # characters of a verdict's sentence that are remembered
 
 
@@ -32,9 +34,7 @@ class Outbox:
 @dataclass(slots=True)
 class _Client:
     outboxes: list[Outbox] = field(default_factory=list)  # at most two, the newest last
-    retired: list[str] = field(
-        default_factory=list
-    )  # ids of older ones
+    retired: list[str] = field(default_factory=list)  # ids of older ones
 
 
 class Ledger:
@@ -60,8 +60,7 @@ class Ledger:
             return _expired(update, "its outbox was followed by two others")
         outbox = next((o for o in client.outboxes if o.outbox_id == update.outbox_id), None)
         if outbox is None:
-            full = len(client.retired) >= _RETIRED
-            return _expired(update, "this client has used up its outboxes; give it another id") if full else None
+            return None
         if update.sequence <= outbox.newest - WINDOW:
             return _expired(update, f"{WINDOW} or more later updates were judged since")
         known = outbox.verdicts.get(update.sequence)
@@ -82,6 +81,7 @@ class Ledger:
             for old in client.outboxes[:-_OUTBOXES]:
                 client.retired.append(old.outbox_id)
             client.outboxes = client.outboxes[-_OUTBOXES:]
+            client.retired = client.retired[-_RETIRED:]
         short = receipt.model_copy(update={"detail": receipt.detail[:_DETAIL]})
         outbox.verdicts[receipt.update.sequence] = (digest, short)
         outbox.newest = max(outbox.newest, receipt.update.sequence)

@@ -130,7 +130,8 @@ class Tables:
         retired = state.ledger.retired(client_id)
         places = [(*key, box.outbox_id, n, box.newest) for n, box in enumerate(state.ledger.outboxes(client_id))]
         places += [(*key, outbox_id, _RETIRED, -1) for outbox_id in retired]
-        self._db.executemany("INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?)", places)
+        self._db.execute("DELETE FROM outbox WHERE client_id = ?", key)
+        self._db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?)", places)
         for outbox_id in retired:
             self._db.execute("DELETE FROM verdict WHERE client_id = ? AND outbox_id = ?", (client_id, outbox_id))
         if client_id in state.scores.newest:

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Receipt, Reply, UpdateId
 
-__all__ = ["Action", "AskLayout", "ClientCore", "Delete", "Follow", "Renew", "SendOffer", "Stop", "Train"]
+__all__ = [
+    "Action",
+    "AskLayout",
+    "AskPresence",
+    "ClientCore",
+    "Delete",
+    "Follow",
+    "Renew",
+    "SendOffer",
+    "Stop",
+    "Train",
+]
 
 _OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled each time
 _OFFER_LONGEST = 120.0
@@ -19,6 +30,8 @@ _RETRAIN_LONGEST = 3600.0
 _RECEIPT_WAIT = 2.0  # seconds that a device waits for its receipt before it takes a model
 _FAILURE_AFTER = 5.0  # seconds until a failed training is tried again; doubled each time
 _FAILURE_LONGEST = 600.0
+_ASK_AFTER = 30.0  # seconds until the broker is asked again for what it keeps for everyone; doubled each time
+_ASK_LONGEST = 600.0
 _GREETING = 1.0  # all offers within this many seconds of an aggregator's or a broker's return
 _UNANSWERED = 8  # offers on their way at a time
 _TAKEOVERS = 3  # within a minute; see `own_status`
@@ -35,6 +48,11 @@ class Follow:
 @dataclass(frozen=True, slots=True)
 class AskLayout:
     """Subscribe to the layout: to learn it, or to name the first difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskPresence:
+    """Subscribe to the aggregator's presence again: what the broker sent may have been lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +93,7 @@ class Stop:
     why: str
 
 
-Action = Follow | AskLayout | Train | SendOffer | Delete | Renew | Stop
+Action = Follow | AskLayout | AskPresence | Train | SendOffer | Delete | Renew | Stop
 
 
 @dataclass(slots=True)
@@ -87,6 +105,7 @@ class _Pending:
     with_body: bool
     delay: float = _OFFER_AFTER
     unanswered: bool = False
+    crowded: bool = False  # due, but too many are on their way
 
 
 class ClientCore:
@@ -112,6 +131,8 @@ class ClientCore:
         self._failures = 0
         self._not_before = 0.0
         self._hold: tuple[int, float] | None = None  # the sequence number whose receipt is waited for, and until when
+        self._ask_at = 0.0
+        self._ask_delay = _ASK_AFTER
         self._takeovers: list[float] = []
         self._connections = 0
         self._rival_counted = False  # in this connection
@@ -130,6 +151,8 @@ class ClientCore:
         self._rival_counted = False
         self._aggregator = None
         self._hold = None
+        self._ask_delay = _ASK_AFTER
+        self._ask_later(now)
         self._greet(now)
         return [] if self.training else [Follow(True)]
 
@@ -207,8 +230,8 @@ class ClientCore:
             del self._pending[receipt.update.sequence]
             actions.append(Delete(receipt.update.sequence, receipt))
             for waiting in self._pending.values():
-                if not waiting.unanswered:
-                    waiting.next_at = min(waiting.next_at, now)  # there is room on the way
+                if waiting.crowded:
+                    waiting.next_at = now  # there is room on the way
             if receipt.reason == "layout":
                 actions.append(AskLayout())
         for later in reply.later:
@@ -256,6 +279,10 @@ class ClientCore:
         due = self._retrain_at is not None and now >= self._retrain_at and now >= self._not_before
         if self.training is None and self._head is not None and due and self._hold is None:
             actions += self._start(self._head)
+        if self._asks() and now >= self._ask_at:
+            self._ask_later(now)
+            actions += [AskPresence()] if self._aggregator is None else []
+            actions += [Follow(True)] if self._head is None and self.training is None else []
         if self._connected and self._aggregator is not None:
             actions += self._offers(now)
         return actions
@@ -267,29 +294,40 @@ class ClientCore:
             times = [self._hold[1]]
         if self._connected and self._aggregator is not None:
             times += [pending.next_at for pending in self._pending.values()]
+        if self._asks():
+            times.append(self._ask_at)
         return min((time for time in times if time is not None), default=None)
 
     def _start(self, head: Head) -> list[Action]:
         self.training = head
-        self._retrain_at = None
+        self._retrain_at = self._hold = None
         return [Follow(False), Train(head)]
 
     def _follow(self) -> list[Action]:
         return [Follow(True)] if self._connected else []
 
+    def _asks(self) -> bool:
+        """Whether something is not here that a broker keeps: it may lose that as well."""
+        return self._connected and (self._aggregator is None or (self._head is None and self.training is None))
+
+    def _ask_later(self, now: float) -> None:
+        self._ask_at = now + self._ask_delay * self._random.uniform(0.75, 1.25)
+        self._ask_delay = min(2 * self._ask_delay, _ASK_LONGEST)
+
     def _offers(self, now: float) -> list[Action]:
         actions: list[Action] = []
         on_their_way = [p.next_at for p in self._pending.values() if p.unanswered and p.next_at > now]
-        for sequence, pending in self._pending.items():
+        # Those that were offered least often come first, so that eight that nobody answers do not block the rest.
+        for sequence, pending in sorted(self._pending.items(), key=lambda item: item[1].delay):
             if pending.next_at > now:
                 continue
             if len(on_their_way) >= _UNANSWERED:
-                pending.next_at = min(on_their_way)  # when the first of them is given up
+                pending.next_at, pending.crowded = min(on_their_way), True  # when the first of them is given up
                 continue
             actions.append(SendOffer(sequence, pending.with_body))
             pending.next_at = now + pending.delay * self._random.uniform(0.75, 1.25)
             pending.delay = min(2 * pending.delay, _OFFER_LONGEST)
-            pending.with_body, pending.unanswered = False, True
+            pending.with_body, pending.unanswered, pending.crowded = False, True, False
             on_their_way.append(pending.next_at)
         return actions
 
@@ -298,7 +336,7 @@ class ClientCore:
         for pending in self._pending.values():
             pending.next_at = now + _GREETING * self._random.random()
             pending.delay = _OFFER_AFTER
-            pending.unanswered = False
+            pending.unanswered = pending.crowded = False
 
     def _find(self, update: UpdateId) -> _Pending | None:
         pending = self._pending.get(update.sequence)

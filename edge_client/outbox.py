@@ -8,12 +8,15 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import safetensors.numpy
+from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from fedmq.edge_client.training import LocalState
 from fedmq.schemas.errors import StoreError
@@ -52,6 +55,8 @@ class Outbox:
             # Opened in one thread, served in another; never two at once.
             path = folder / "outbox.sqlite" if folder else ":memory:"
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            # For an owner that does not close it: the sandbox has no end of its own.
+            self._close_db = weakref.finalize(self, self._db.close)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
@@ -94,19 +99,17 @@ class Outbox:
         """The headers of what is here, oldest first."""
         with self._translated():
             rows = self._db.execute("SELECT offer FROM entry ORDER BY sequence").fetchall()
-        return [Offer.model_validate_json(text) for (text,) in rows]
+            return [Offer.model_validate_json(text) for (text,) in rows]
 
     def offer(self, sequence: int) -> Offer:
         """The header of one update."""
         with self._translated():
-            row = self._db.execute("SELECT offer FROM entry WHERE sequence = ?", (sequence,)).fetchone()
-        return Offer.model_validate_json(row[0])
+            return Offer.model_validate_json(self._one("offer", sequence))
 
     def body(self, sequence: int) -> bytes:
         """The encoded update."""
         with self._translated():
-            row = self._db.execute("SELECT body FROM entry WHERE sequence = ?", (sequence,)).fetchone()
-        return bytes(row[0])
+            return bytes(self._one("body", sequence))
 
     def delete(self, sequence: int) -> None:
         """Let an update go: it has its verdict."""
@@ -115,8 +118,10 @@ class Outbox:
 
     def renew(self, sequence: int) -> Offer:
         """Give this update, and all later ones, a new outbox id: the old one was used elsewhere."""
-        update = UpdateId(outbox_id=self._new_id(), sequence=sequence)
-        offer = self.offer(sequence).model_copy(update={"update": update})
+        offer, newest = self.offer(sequence), self._meta("outbox_id")
+        # Updates that follow each other here share one new id: the aggregator remembers no more than two.
+        outbox_id = self._new_id() if offer.update.outbox_id == newest else newest
+        offer = offer.model_copy(update={"update": UpdateId(outbox_id=outbox_id, sequence=sequence)})
         with self._transaction() as execute:
             text = offer.model_dump_json(exclude_none=True)
             execute("UPDATE entry SET offer = ? WHERE sequence = ?", (text, sequence))
@@ -126,13 +131,20 @@ class Outbox:
     def local(self) -> LocalState | None:
         """What stayed on the device with the newest update."""
         state = self._meta("local")
-        return safetensors.numpy.load(state) if state is not None else None
+        with self._translated():
+            return safetensors.numpy.load(state) if state is not None else None
 
     def close(self) -> None:
         """Let the folder go."""
-        self._db.close()
+        self._close_db()
         if self._lock:
             self._lock.close()
+
+    def _one(self, column: Literal["offer", "body"], sequence: int) -> Any:
+        row = self._db.execute(f"SELECT {column} FROM entry WHERE sequence = ?", (sequence,)).fetchone()  # noqa: S608
+        if row is None:
+            raise StoreError(f"{self._where}: there is no update {sequence}")
+        return row[0]
 
     def _overflowing(self) -> list[int]:
         rows = self._db.execute("SELECT sequence, length(body) FROM entry ORDER BY sequence DESC").fetchall()
@@ -166,6 +178,8 @@ class Outbox:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"{self._where}: {error}; is the disk full or read-only?") from error
+        except (SafetensorError, TypeError, ValidationError) as error:
+            raise StoreError(f"{self._where}: outbox.sqlite is damaged, move it away: {error}") from error
 
 
 def _locked(folder: Path) -> IO[str]:

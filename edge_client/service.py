@@ -7,9 +7,18 @@ import logging
 import time
 from collections.abc import Callable
 
-import numpy as np
-
-from fedmq.edge_client.core import Action, AskLayout, ClientCore, Delete, Follow, Renew, SendOffer, Stop, Train
+from fedmq.edge_client.core import (
+    Action,
+    AskLayout,
+    AskPresence,
+    ClientCore,
+    Delete,
+    Follow,
+    Renew,
+    SendOffer,
+    Stop,
+    Train,
+)
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Runner
 from fedmq.edge_client.training import Outcome, Training
@@ -140,16 +149,20 @@ class ClientService:
     def run(self) -> Stop:
         """Work until it is stopped: by the run's end, an error, or `stop`."""
         self._link.open()
-        while self.stopped is None:
-            if self._asked is not None:
-                self.stop(self._asked)
-                break
-            deadline = self.deadline()
-            event = self._link.poll(1.0 if deadline is None else min(1.0, max(0.0, deadline - self._clock())))
-            if event is not None:
-                self.handle(event)
-            if self.stopped is None:
-                self.tick()
+        try:
+            while self.stopped is None:
+                if self._asked is not None:
+                    self.stop(self._asked)
+                    break
+                deadline = self.deadline()
+                event = self._link.poll(1.0 if deadline is None else min(1.0, max(0.0, deadline - self._clock())))
+                if event is not None:
+                    self.handle(event)
+                if self.stopped is None:
+                    self.tick()
+        except BaseException as error:
+            self.stop(Stop(1, str(error) or type(error).__name__))  # people read in the status why it went
+            raise
         assert self.stopped is not None
         return self.stopped
 
@@ -231,6 +244,8 @@ class ClientService:
                     (self._link.subscribe if on else self._link.unsubscribe)(self._topics.model)
                 case AskLayout():
                     self._link.subscribe(self._topics.layout)
+                case AskPresence():
+                    self._link.subscribe(self._topics.aggregator)
                 case Train(head):
                     self._start_job(head)
                 case SendOffer(sequence, with_body):
@@ -270,10 +285,6 @@ class ClientService:
     def _finish_job(self, result: Outcome | Exception, now: float) -> None:
         assert self._job is not None
         head, layout = self._job
-        if isinstance(result, Outcome) and not np.isfinite(result.update).all():
-            result = ConfigError(
-                "the training diverged: the weights have a NaN or an infinity; is the learning rate high?"
-            )
         if isinstance(result, Exception):
             said = str(result) if isinstance(result, FedMQError) else f"{type(result).__name__}: {result}"
             log.error("training failed client=%s version=%d error=%r", self._client_id, head.version, said,

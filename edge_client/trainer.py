@@ -17,7 +17,8 @@ from fedmq.schemas.plan import Plan
 from fedmq.tasks.bridge import layout_of, load_local, load_vector, local_state, to_vector
 from fedmq.tasks.contract import Data, Task
 from fedmq.tasks.datasets import as_dataset, batches
-from fedmq.tasks.evaluation import checked, evaluate, loss_of
+from fedmq.tasks.evaluation import evaluate, loss_of
+from fedmq.tasks.metrics import checked
 
 __all__ = ["TorchTrainer", "train"]
 
@@ -65,7 +66,7 @@ class TorchTrainer:
     Args:
         task: with build_model and load_data.
         client_id: whose data to load.
-        seed: makes shuffling and dropout repeatable, for the sandbox; None in the field.
+        seed: makes local parameters, shuffling and dropout repeatable, for the sandbox; None in the field.
         max_epochs: this device's share, if it is less than the plan's.
         max_steps: the same in steps.
 
@@ -86,19 +87,20 @@ class TorchTrainer:
         if task.build_model is None or task.load_data is None:
             raise ConfigError(f"task {task.path}: training with torch needs build_model() and load_data(client_id)")
         self.task_version = task.version
-        self.model: torch.nn.Module = task.build_model()
-        self.data = task.load_data(client_id)
-        if not isinstance(self.data, Data):
-            found = type(self.data).__name__
-            raise ConfigError(f"task {task.path}: load_data returned a {found}, expected fedmq.Data(train=…, test=…)")
-        self.dataset = as_dataset(self.data.train, f"train data of {client_id!r}")
-        self.num_samples = len(self.dataset)  # type: ignore[arg-type]
         self._task = task
         self._client_id = client_id
         self._seed = seed
         self._max_epochs = max_epochs
         self._max_steps = max_steps
         self._jobs = 0
+        with self._randomness():
+            self.model: torch.nn.Module = task.build_model()
+            self.data = task.load_data(client_id)
+        if not isinstance(self.data, Data):
+            found = type(self.data).__name__
+            raise ConfigError(f"task {task.path}: load_data returned a {found}, expected fedmq.Data(train=…, test=…)")
+        self.dataset = as_dataset(self.data.train, f"train data of {client_id!r}")
+        self.num_samples = len(self.dataset)  # type: ignore[arg-type]
 
     def layout(self, plan: Plan) -> Layout:
         """The model's, without what the plan leaves to the devices."""
@@ -109,8 +111,15 @@ class TorchTrainer:
         load_local(self.model, local)
 
     def train(self, weights: Vector, layout: Layout, plan: Plan) -> Outcome:
-        """One job: evaluate the received weights, train them, say what changed."""
-        plan = self._share(plan)
+        """One job: evaluate the received weights, train them, say what changed. One that fails leaves nothing behind."""
+        before = local_state(self.model, layout)
+        try:
+            return self._train(weights, layout, self._share(plan))
+        except Exception:
+            load_local(self.model, before)  # or a NaN in a local parameter would spoil every later job
+            raise
+
+    def _train(self, weights: Vector, layout: Layout, plan: Plan) -> Outcome:
         load_vector(self.model, layout, weights)
         self._jobs += 1
         with self._randomness() as generator:
@@ -123,19 +132,19 @@ class TorchTrainer:
             else:
                 measured = train(self.model, self.dataset, plan, loss_of(self._task), generator)
         update = update_vector(weights, to_vector(self.model, layout), layout)
-        return Outcome(update, self.num_samples, checked(measured, "train"), evaluation, local_state(self.model, layout))
+        metrics = checked(measured, f"task {self._task.path}: what train() returned")
+        return Outcome(update, self.num_samples, metrics, evaluation, local_state(self.model, layout))
 
     def _share(self, plan: Plan) -> Plan:
         """The plan with this device's share of the work: less of the same, nothing else."""
-        changes: dict[str, int] = {}
-        if self._max_epochs is not None:
-            changes["local_epochs"] = min(plan.local_epochs, self._max_epochs)
-        if self._max_steps is not None:
-            steps = plan.local_steps or changes.get("local_epochs", plan.local_epochs) * len(
-                batches(self.dataset, plan.batch_size, shuffle=True)
-            )
-            changes["local_steps"] = min(steps, self._max_steps)
-        return plan.model_copy(update=changes)
+        epochs = min(plan.local_epochs, self._max_epochs or plan.local_epochs)
+        if plan.local_steps is None and self._max_steps is None:
+            return plan.model_copy(update={"local_epochs": epochs})
+        pass_steps = len(batches(self.dataset, plan.batch_size, shuffle=True))
+        bounds = [plan.local_steps or epochs * pass_steps]
+        bounds += [self._max_steps] if self._max_steps is not None else []
+        bounds += [self._max_epochs * pass_steps] if self._max_epochs is not None else []
+        return plan.model_copy(update={"local_steps": min(bounds)})
 
     def _randomness(self) -> Any:
         if self._seed is None:

@@ -14,6 +14,7 @@ from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import Evaluation
 from fedmq.schemas.plan import Plan
 from fedmq.tasks.contract import NumpyTraining, Trained
+from fedmq.tasks.metrics import checked
 
 __all__ = ["LocalState", "NumpyTrainer", "Outcome", "Training", "update_vector"]
 
@@ -57,9 +58,11 @@ class Training(Protocol):
 
 
 def update_vector(base: Vector, trained: Vector, layout: Layout) -> Vector:
-    """What travels, from what was received and what came of it."""
+    """What travels, from what was received and what came of it. Raises ConfigError if it is not finite."""
     update = trained - base
     update[layout.parameter_size :] = trained[layout.parameter_size :]
+    if not np.isfinite(update).all():
+        raise ConfigError("the training diverged: the weights have a NaN or an infinity; is the learning rate high?")
     return update
 
 
@@ -93,5 +96,7 @@ class NumpyTrainer:
             raise ConfigError(f"the training function says num_samples = {trained.num_samples}, expected at least 1")
         evaluation = None
         if trained.num_test_samples:
-            evaluation = Evaluation(num_samples=trained.num_test_samples, metrics=dict(trained.test_metrics))
-        return Outcome(update, trained.num_samples, dict(trained.metrics), evaluation)
+            scores = checked(trained.test_metrics, "the training function's test_metrics")
+            evaluation = Evaluation(num_samples=int(trained.num_test_samples), metrics=scores)
+        metrics = checked(trained.metrics, "the training function's metrics")
+        return Outcome(update, int(trained.num_samples), metrics, evaluation)

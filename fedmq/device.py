@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fedmq.blame import faults_of
 from fedmq.connect import mqtt_link
 from fedmq.edge_client.core import ClientCore, Stop
 from fedmq.edge_client.outbox import Outbox
@@ -144,4 +145,5 @@ class EdgeClient:
         device = self.settings.device
         if device.threads is not None:
             torch.set_num_threads(device.threads)
-        return TorchTrainer(task, self.client_id, max_epochs=device.max_epochs, max_steps=device.max_steps)
+        with faults_of(task):
+            return TorchTrainer(task, self.client_id, max_epochs=device.max_epochs, max_steps=device.max_steps)

@@ -5,6 +5,7 @@ What takes a day in the field takes a second here, and the same seed gives the s
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterable, Mapping
 from itertools import count
@@ -29,7 +30,7 @@ from fedmq.schemas.messages import AggregatorPresence
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics, check_id
 from fedmq.schemas.wire import encode
-from fedmq.tasks.initial import built
+from fedmq.tasks.initial import built, built_model
 from fedmq.tasks.loader import load_task
 from fedmq.transport.link import Will
 from fedmq.transport.memory import Faults, MemoryBroker, MemoryLink
@@ -165,12 +166,21 @@ class Sandbox:
         device.link.die()
         device.service = device.link = None
 
-    def model(self) -> torch.nn.Module:
-        """A model with the newest weights; entries that stay on the devices are as built."""
+    def model(self, client_id: str | None = None) -> torch.nn.Module:
+        """A model with the newest weights; with a client's own local parameters, or else with those of version 0.
+
+        Raises:
+            ConfigError: there was never such a client.
+
+        """
         from fedmq.tasks.bridge import load_vector
 
-        assert self.task.build_model is not None
-        model: torch.nn.Module = self.task.build_model()
+        if client_id is None:
+            model = built_model(self.task, self._seed)
+        elif client_id in self._clients:
+            model = copy.deepcopy(self._clients[client_id].trainer.model)
+        else:
+            raise ConfigError(f"client {client_id!r} was never plugged in; known: {', '.join(self._clients)}")
         load_vector(model, self._core.state.layout, self._core.state.weights)
         return model
 
@@ -179,7 +189,7 @@ class Sandbox:
 
         Args:
             data: a dataset or (inputs, targets); the task's `load_test_data()` if None, or else all clients' test data,
-                weighted by samples.
+                each with its own local parameters, weighted by samples.
 
         Raises:
             ConfigError: there is no data to test on.
@@ -189,8 +199,8 @@ class Sandbox:
 
         if data is None and self.task.load_test_data is not None:
             data = self.task.load_test_data()
-        tests = [data] if data is not None else [device.trainer.data.test for device in self._clients.values()]
-        results = [evaluate(self.task, self.model(), test) for test in tests if test is not None]
+        tests = {None: data} if data is not None else {c: d.trainer.data.test for c, d in self._clients.items()}
+        results = [evaluate(self.task, self.model(c), test) for c, test in tests.items() if test is not None]
         if not results:
             raise ConfigError("no test data: give evaluate(data), load_test_data(), or Data(train, test)")
         total = sum(samples for _, samples in results)
@@ -211,7 +221,8 @@ class Sandbox:
         self._aggregator.tick()
         for service in services:
             service.tick()
-        due = [self._aggregator.deadline(), *(service.deadline() for service in services)]
+        # The core's deadline: a progress that nobody watches would make every virtual second a step.
+        due = [self._core.deadline(), *(service.deadline() for service in services)]
         self._time.step(min([at for at in due if at is not None] + [until]))
 
     def _start_aggregator(self) -> tuple[AggregatorService, MemoryLink]:
@@ -252,7 +263,8 @@ class Sandbox:
         return self._time.now
 
     def _complaints(self) -> str:
-        said = [f"{client_id}: {d.service.complaint}" for client_id, d in self._clients.items() if d.service]
+        services = [(client_id, d.service) for client_id, d in self._clients.items() if d.service is not None]
+        said = [f"{client_id}: {service.complaint}" for client_id, service in services if service.complaint]
         return "; ".join(said) or "nothing was reported"
 
 
@@ -267,26 +279,25 @@ class _Device:
 
 
 class _VirtualRunner:
-    """Trains at once and shows the result when its virtual time has passed."""
+    """Trains when a job's virtual time has passed, so that one that is unplugged before that leaves no trace."""
 
     def __init__(self, time: VirtualTime, seconds: float) -> None:
         self._time = time
         self._seconds = seconds
-        self._ready: Outcome | Exception | None = None
+        self._job: Job | None = None
+        self._due = 0.0
 
     def start(self, job: Job) -> None:
         """Begin."""
-        try:
-            result: Outcome | Exception = job()
-        except Exception as error:  # as in the field: the client reports it
-            result = error
-
-        def show() -> None:
-            self._ready = result
-
-        self._time.at(self._time.now + self._seconds, show)
+        self._job, self._due = job, self._time.now + self._seconds
+        self._time.at(self._due, lambda: None)  # so that the clock stops there
 
     def take(self) -> Outcome | Exception | None:
         """What came of it."""
-        result, self._ready = self._ready, None
-        return result
+        if self._job is None or self._time.now < self._due:
+            return None
+        job, self._job = self._job, None
+        try:
+            return job()
+        except Exception as error:  # as in the field: the client reports it
+            return error

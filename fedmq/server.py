@@ -19,6 +19,7 @@ from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy
+from fedmq.blame import faults_of
 from fedmq.connect import mqtt_link
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError
@@ -206,7 +207,8 @@ class Aggregator:
         weights: Vector | None = None
         layout: Layout | None = None
         if self.task is not None and self.task.build_model is not None and not (settings.init and not _has_torch()):
-            layout, weights = built(self.task, plan, settings.seed)
+            with faults_of(self.task):
+                layout, weights = built(self.task, plan, settings.seed)
         if settings.init is not None:
             layout, weights = read_weights(settings.init, layout)
         if layout is None or weights is None:
@@ -232,8 +234,9 @@ def _evaluation_of(task: Task, layout: Layout) -> Evaluate:
 
     assert task.build_model is not None
     assert task.load_test_data is not None
-    model = task.build_model()
-    data = task.load_test_data()
+    with faults_of(task):
+        model = task.build_model()
+        data = task.load_test_data()
 
     def measure(weights: Vector) -> Metrics:
         load_vector(model, layout, weights)

@@ -32,6 +32,7 @@ _PATHS = (
     ("broker", "cert_file"),
     ("broker", "key_file"),
 )
+_TEXTS = (("broker", "username"), ("broker", "password"))  # whatever they look like: a password may be all digits
 
 
 class Settings(BaseModel):
@@ -73,8 +74,10 @@ def load_settings(
     """The settings of a file, then of the environment (`FEDMQ_PLAN__LEARNING_RATE=0.1`), then of options.
 
     Args:
-        path: the TOML file; relative paths in it count from its folder. None starts from nothing.
-        overrides: `plan.learning_rate=0.1`, as after `--set`; what is not a TOML value is a text.
+        path: the TOML file; relative paths in it, and the run's folder, count from its folder. None starts from
+            nothing, with the run's folder in the present one.
+        overrides: `plan.learning_rate=0.1`, as after `--set`; what is not a TOML value is a text. Relative paths count
+            from the present folder.
         environment: `os.environ` if None.
 
     Raises:
@@ -86,15 +89,19 @@ def load_settings(
     if path is not None:
         data = _read(Path(path))
     for source, key, text in _overrides(overrides, os.environ if environment is None else environment):
-        _put(data, key, _value(text), source)
+        _put(data, key, _value(key, text), source)
         origins[key] = source
     try:
         # Strict, and as JSON, because that is TOML's set of types: "0.1" is a text and no number, a path is a text.
-        return Settings.model_validate_json(json.dumps(data, default=str), strict=True)
+        settings = Settings.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         where = str(path) if path is not None else "settings"
         lines = [_sentence(problem, origins, where) for problem in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from error
+    if path is None or settings.aggregator.folder is not None:
+        return settings
+    folder = Path(path).resolve().parent / settings.run_folder
+    return settings.model_copy(update={"aggregator": settings.aggregator.model_copy(update={"folder": folder})})
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -128,11 +135,14 @@ def _overrides(options: Sequence[str], environment: Mapping[str, str]) -> Iterat
         yield f"--set {name}", tuple(name.split(".")), text
 
 
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+def _value(key: tuple[str, ...], text: str) -> Any:
+    if key in _TEXTS:
         return text
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    return str(Path(value).expanduser().absolute()) if key in _PATHS and isinstance(value, str) else value
 
 
 def _put(data: dict[str, Any], key: tuple[str, ...], value: Any, source: str) -> None:
@@ -158,6 +168,8 @@ def _sentence(problem: Any, origins: Mapping[tuple[str, ...], str], where: str) 
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{source}: {key}: {message}"
+    if problem["type"] == "string_pattern_mismatch":
+        message = "1 to 64 of A-Z a-z 0-9 _ -"  # the one pattern that there is
     found = "a secret" if "password" in key else repr(problem.get("input"))
     message = message.removeprefix("Input should be ")
     return f"{source}: {key}: found {found}, expected: {message[:1].lower()}{message[1:]}"

@@ -47,6 +47,11 @@ class Watch:
     ) -> None:
         self._link.close()
 
+    @property
+    def known(self) -> int:
+        """Topics that something has been heard on."""
+        return len(self.clients) + (self.aggregator is not None) + (self.progress is not None)
+
     def ask(self, *client_ids: str) -> None:
         """Hear these clients by their exact topics: some brokers keep nothing retained for a filter with `+`."""
         new = [client_id for client_id in client_ids if client_id not in self._asked]

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Plan"]
+from fedmq.schemas.codecs import CODECS
+
+__all__ = ["CodecName", "Plan"]
+
+
+def _known(name: str) -> str:
+    if name not in CODECS:
+        raise ValueError(f"found {name!r}, expected one of {', '.join(CODECS)}")
+    return name
+
+
+CodecName = Annotated[str, AfterValidator(_known)]
+"""The name of a codec that this FedMQ has."""
 
 Pattern = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -31,7 +43,7 @@ class Plan(BaseModel):
     proximal: float = Field(
         0.0, ge=0, le=100, description="rho in the added loss rho/2 * |x - x_base|^2 (FedProx, FedAsync)"
     )
-    codec: Literal["float32", "float16"] = Field("float32", description="how an update becomes bytes")
+    codec: CodecName = Field("float32", description="how an update becomes bytes")
     max_staleness: int | None = Field(
         None, ge=0, le=1_000_000, description="older updates are refused; none by default"
     )

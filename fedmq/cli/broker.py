@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
         with start_broker(
             options.engine, folder=folder, port=options.port, max_message_bytes=options.max_message_bytes
         ) as broker:
-            print(f"{broker.engine} broker at {broker.url} (log: {broker.log}); Ctrl-C stops it", flush=True)
             try:
+                print(f"{broker.engine} broker at {broker.url} (log: {broker.log}); Ctrl-C stops it", flush=True)
                 while broker.running:
                     time.sleep(0.2)
             except KeyboardInterrupt:

@@ -13,19 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
+from fedmq.blame import faults_of
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.connect import mqtt_link
 from fedmq.schemas.codecs import codec_named
-from fedmq.schemas.errors import TransportError
+from fedmq.schemas.errors import ConfigError, TransportError
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics, check_id
+from fedmq.schemas.wire import HEADER_LIMIT
 from fedmq.settings import Settings
+from fedmq.tasks.contract import Task
 from fedmq.tasks.loader import load_task
-from fedmq.transport.link import Connected, Disconnected, Message, Refused
+from fedmq.transport.link import Connected, Disconnected, Link, Message, Refused
 
 EXAMPLE = "fedmq check task.py --client-id dev-7 --config federation.toml"
 
 _SECONDS = 10.0
+_ECHO_SECONDS = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +59,11 @@ def _check_task(path: Path, client_id: str, plan: Plan) -> int:
     if task.build_model is None:
         print("           it trains with numpy; its model comes from the aggregator")
         return 0
+    with faults_of(task):
+        return _check_training(task, client_id, plan)
+
+
+def _check_training(task: Task, client_id: str, plan: Plan) -> int:
     from fedmq.edge_client.trainer import TorchTrainer
     from fedmq.tasks.bridge import to_vector
 
@@ -86,42 +95,42 @@ def _check_task(path: Path, client_id: str, plan: Plan) -> int:
 
 
 def _check_broker(settings: Settings, client_id: str, update_size: int) -> None:
+    where, most = settings.broker.url, settings.broker.max_message_bytes
+    if (size := update_size + HEADER_LIMIT) > most:
+        raise ConfigError(
+            f"an update takes {size:,} bytes in one message, broker.max_message_bytes is {most:,};"
+            " raise it here, on the aggregator and in the broker"
+        )
     topics = Topics(settings.federation)
+    own, update = topics.status(client_id), topics.update(client_id)
     link = mqtt_link(settings.broker, f"{settings.federation}-{client_id}")
     link.open()
     try:
-        reads = (topics.model, topics.aggregator, topics.reply(client_id), topics.status(client_id))
-        writes = (topics.update(client_id), topics.status(client_id))
-        refused: dict[str, str] = {}
-        deadline = time.monotonic() + _SECONDS
-        limit: int | None = None
-        while True:
-            event = link.poll(max(0.0, deadline - time.monotonic()))
-            if isinstance(event, Connected):
-                limit = event.max_packet_bytes
-                break
-            if isinstance(event, Disconnected):
-                raise TransportError(f"{settings.broker.url}: {event.reason}")
-            if event is None and time.monotonic() >= deadline:
-                raise TransportError(f"{settings.broker.url}: no answer within {_SECONDS:g} s")
-        print(f"broker     {settings.broker.url}: logged in")
+        limit = _connect(link, where)
+        print(f"broker     {where}: logged in")
+        reads = (topics.model, topics.aggregator, topics.reply(client_id), own)
         link.subscribe(*reads)
         # Not a message of the protocol, so that nobody takes it for one, and not retained.
-        probe = os.urandom(min(update_size or 1, settings.broker.max_message_bytes))
-        link.publish(topics.update(client_id), probe)
-        link.publish(topics.status(client_id), probe[:1])
+        probe = os.urandom(max(update_size, 1))
+        link.publish(update, probe)
+        link.publish(own, probe[:1])
         taken = link.flush(_SECONDS)
-        while (event := link.poll(0.3)) is not None:
+        refused: dict[str, str] = {}
+        heard = False
+        until = time.monotonic() + _ECHO_SECONDS
+        while event := link.poll(0.0 if heard else max(0.0, until - time.monotonic())):
             if isinstance(event, Refused):
                 refused[event.topic] = event.reason
             elif isinstance(event, Disconnected):
-                raise TransportError(
-                    f"{settings.broker.url}: cut the connection at {len(probe):,} bytes: {event.reason}"
-                )
-            elif isinstance(event, Message):
-                continue
-        for topic in dict.fromkeys((*reads, *writes)):
-            print(f"  {topic:<40} {'refused: ' + refused[topic] if topic in refused else 'allowed'}")
+                raise TransportError(f"{where}: cut the connection at {len(probe):,} bytes: {event.reason}")
+            elif isinstance(event, Message) and event.topic == own:
+                heard = True
+        if not heard:
+            # Brokers often say yes and do nothing; this is the one topic where that shows.
+            refused.setdefault(own, "what was published there did not come back")
+        for topic in (*reads, update):
+            said = f"refused: {refused[topic]}" if topic in refused else "works" if topic == own else "not refused"
+            print(f"  {topic:<40} {said}")
         announced = "not announced" if limit is None else f"{limit:,} bytes"
         passed = "passed" if taken else "was not answered"
         print(f"packets    a message of {len(probe):,} bytes {passed}; the broker's limit: {announced}")
@@ -129,3 +138,19 @@ def _check_broker(settings: Settings, client_id: str, update_size: int) -> None:
             raise TransportError("the broker does not let this client do its work; see its access rules and limits")
     finally:
         link.close()
+
+
+def _connect(link: Link, where: str) -> int | None:
+    """Wait for the connection; the largest packet that the broker announces."""
+    deadline = time.monotonic() + _SECONDS
+    failures = 0
+    while True:
+        event = link.poll(max(0.0, deadline - time.monotonic()))
+        if isinstance(event, Connected):
+            return event.max_packet_bytes
+        if isinstance(event, Disconnected):
+            failures += 1
+            if failures > 1:  # the first may only be about the version of MQTT
+                raise TransportError(f"{where}: {event.reason}")
+        elif event is None and time.monotonic() >= deadline:
+            raise TransportError(f"{where}: no answer within {_SECONDS:g} s")

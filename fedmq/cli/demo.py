@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fedmq.aggregator.strategies import STRATEGIES
 from fedmq.cli.options import LOG_LEVELS
 from fedmq.demo.plan import NOMINAL, SECONDS, SLOWEST
 from fedmq.logs import log_to_stderr
@@ -20,13 +21,11 @@ from fedmq.schemas.errors import ConfigError
 
 EXAMPLE = "fedmq demo --compare --seed 1"
 
-_STRATEGIES = ("fedbuff", "fedasync", "fedasync_delta", "fedavg")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("--clients", type=int, default=8, help="wearers that take part, 1 to 8 (default: 8)")
-    parser.add_argument("--strategy", choices=_STRATEGIES, default="fedbuff", help="default: fedbuff")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="fedbuff", help="default: fedbuff")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights and of central training (default: 0)")
     parser.add_argument(
         "--max-seconds", type=float, default=SECONDS, help=f"how long a run lasts (default: {SECONDS:g})"
@@ -132,8 +131,9 @@ def _print_table(results: list[Any], central: Any, file: Any) -> None:
     rows = [("", "test", "strangers", "to 0.90", "updates", "versions", "staleness", "up", "down")]
     for r in results:
         reached = f"{r.seconds_to_target:.1f} s" if r.seconds_to_target is not None else f"not in {r.seconds:.0f} s"
-        rows.append((r.name, f"{r.accuracy:.3f}", f"{r.accuracy_unseen:.3f}", reached, str(r.updates), str(r.version),
-                     f"{r.mean_staleness:.1f}", f"{r.uplink_bytes / 1e6:.1f} MB", f"{r.downlink_bytes / 1e6:.1f} MB"))  # fmt: skip
+        moved = (f"{r.uplink_bytes / 1e6:.1f} MB", f"{r.downlink_bytes / 1e6:.1f} MB")
+        scores = (f"{r.accuracy:.3f}", f"{r.accuracy_unseen:.3f}")
+        rows.append((r.name, *scores, reached, str(r.updates), str(r.version), f"{r.mean_staleness:.1f}", *moved))
     if central is not None:
         rows.append(("trained centrally", f"{central.accuracy:.3f}", f"{central.accuracy_unseen:.3f}") + ("",) * 6)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

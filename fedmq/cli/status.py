@@ -9,6 +9,7 @@ import time
 
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.schemas.errors import TransportError
+from fedmq.schemas.topics import check_id
 from fedmq.watch import Watch
 
 EXAMPLE = "fedmq status --config federation.toml dev-7"
@@ -29,15 +30,19 @@ def run(options: argparse.Namespace) -> int:
     options.log_level = "error"
     settings = settings_of(options)
     with Watch(settings, f"{settings.federation}-status-{os.urandom(4).hex()}") as watch:
+        if options.client is not None:
+            watch.ask(check_id(options.client, "client id"))
         deadline = time.monotonic() + _CONNECT_SECONDS
         while not watch.connected:
             if time.monotonic() > deadline:
                 raise TransportError(f"{settings.broker.url}: {watch.trouble or 'no answer'}")
             watch.poll(0.1)
-        quiet_at = time.monotonic() + _QUIET_SECONDS
+        # A federation at work is never quiet; what is retained has come when nothing is heard of for the first time.
+        known, quiet_at = 0, time.monotonic() + _QUIET_SECONDS
         while time.monotonic() < min(quiet_at, deadline):
-            if watch.poll(0.1):
-                quiet_at = time.monotonic() + _QUIET_SECONDS
+            watch.poll(0.1)
+            if watch.known > known:
+                known, quiet_at = watch.known, time.monotonic() + _QUIET_SECONDS
         if options.json:
             print(watch.as_json(options.client))
             return 0

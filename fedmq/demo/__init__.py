@@ -1,1 +1,1 @@
-"""The demo: eight smartwatch wearers learn to tell seven shoulder exercises apart, and no recording leaves its wearer."""
+"""The demo: eight smartwatch wearers learn to tell seven exercises apart, and no recording leaves its wearer."""

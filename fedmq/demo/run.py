@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedmq.aggregator.export import Run, model_file, read_run
-from fedmq.demo.plan import PLAN, SECONDS, TARGET
+from fedmq.demo.plan import AGGREGATOR, PLAN, SECONDS, TARGET
 from fedmq.demo.watch import unseen, wearers
 from fedmq.schemas.errors import ConfigError
 from fedmq.tasks.initial import STATISTICS_KEY
@@ -110,7 +110,7 @@ def run_federated(
         "federation": "demo",
         "task": str(Path(__file__).with_name("watch_task.py")),
         "plan": PLAN,
-        "aggregator": {"seed": setup.seed, "goal": {"seconds": setup.seconds}, **aggregator},
+        "aggregator": {"seed": setup.seed, "goal": {"seconds": setup.seconds}, **AGGREGATOR, **aggregator},
         "broker": {"url": setup.broker} if setup.broker else {},
     }
     paces = {client: setup.nominal * factor for client, factor in factors.items()}

@@ -1,9 +1,10 @@
 """The recordings of the demo: what smartwatches measured while ten people did shoulder exercises.
 
-Burns et al. 2018 (arXiv 1802.01489), as the package seglearn carries them: per wearer 14 series (seven exercises, each with
-the left and with the right arm) of acceleration and rotation along three axes at 50 Hz, 19 to 52 seconds long.
+Burns et al. 2018 (arXiv 1802.01489), as the package seglearn carries them: per wearer 14 series (seven exercises, each
+with the left and with the right arm) of acceleration and rotation along three axes at 50 Hz, 19 to 52 seconds long.
 
-One client is one wearer. The last two of the ten take no part in the training: they tell what the model is worth to a stranger.
+One client is one wearer. The last two of the ten take no part in the training: they tell what the model is worth to a
+stranger.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ WINDOW = 100
 STEP = 25
 """Samples from the start of one window to the start of the next: 0.5 s."""
 
+# A watch knows which wrist it is on. Seen in a mirror, a right arm is a left arm: the axis along the forearm turns
+# round, and so does the sense of rotation about the other two. Left as it is, each exercise would look like two.
+_MIRROR = np.array([-1.0, 1.0, 1.0, 1.0, -1.0, -1.0])
+
 _TRAIN, _VALIDATION = 0.6, 0.2  # of a series, the gaps apart; the test stretch is what remains
 _PARTICIPANTS, _WEARERS = 8, 10
 _FILE, _SHA256 = "data/watch_dataset.npy", "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
@@ -66,7 +71,7 @@ def wearers() -> list[str]:
 
 
 def unseen() -> list[str]:
-    """The ids of those whom nobody trains on. Theirs are the last two numbers, set down before any model was trained."""
+    """The ids of those whom nobody trains on: the last two numbers, set down before any model was trained."""
     return [f"wearer-{number}" for number in range(_PARTICIPANTS + 1, _WEARERS + 1)]
 
 
@@ -74,8 +79,9 @@ def split(client_id: str) -> Split:
     """One wearer's windows; the same at every call, on every machine.
 
     Each series is cut in time: 60 % to train on, then 20 % to validate, then 20 % to test, with WINDOW samples between
-    them that no window touches. Every channel is shifted and scaled by the mean and the deviation of the wearer's
-    own training stretches. A stranger's device does the same: it needs a while of wearing, and no targets.
+    them that no window touches. Right arms are mirrored to left ones. Every channel is shifted and scaled by the mean
+    and the deviation of the wearer's own training stretches. A stranger's device does the same: it needs a while of
+    wearing, and no targets.
 
     Raises:
         ConfigError: there is no such wearer, or the recordings are not installed.
@@ -85,7 +91,9 @@ def split(client_id: str) -> Split:
         raise ConfigError(f"the demo has no recordings of {client_id!r}; its clients are wearer-1 to wearer-{_WEARERS}")
     recordings = _recordings()
     mine = np.flatnonzero(recordings["subject"] == int(client_id.removeprefix("wearer-")))
-    stretches = [_stretches(recordings["X"][series]) for series in mine]
+    worn_right = recordings["side"] == 1
+    series = [recordings["X"][i] * (_MIRROR if worn_right[i] else 1.0) for i in mine]
+    stretches = [_stretches(of_series) for of_series in series]
     worn = np.concatenate([train for train, _, _ in stretches])
     mean, deviation = worn.mean(axis=0), worn.std(axis=0)
 
@@ -119,7 +127,7 @@ def _recordings() -> dict[str, Any]:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != _SHA256:
         raise ConfigError(f"{path} is not the file of seglearn 1.2.5: pip install --force-reinstall seglearn==1.2.5")
-    # The one place where FedMQ loads a pickle: seglearn stores its arrays as one. It came with an installed package, whose
-    # code the user trusts already, and the digest above says that it is that very file.
+    # The one place where FedMQ loads a pickle: seglearn stores its arrays as one. It came with an installed package,
+    # whose code the user trusts already, and the digest above says that it is that very file.
     loaded: dict[str, Any] = np.load(io.BytesIO(content), allow_pickle=True).item()
     return loaded

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from fedmq.aggregator.config import _SETTINGS, AggregatorSettings
+from fedmq.aggregator.config import AggregatorSettings
 from fedmq.aggregator.strategies import STRATEGIES, Arrival
 
 BEHIND = Arrival(staleness=3, num_samples=10, median_samples=10.0)
@@ -21,14 +21,9 @@ def test_the_default_is_fedbuff_that_follows_the_fleet() -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_can_be_chosen_and_its_settings_are_those_of_its_function(name: Any) -> None:
+def test_every_strategy_can_be_chosen_and_every_setting_of_its_function_is_one_of_the_file(name: Any) -> None:
     assert AggregatorSettings(strategy=name).build_strategy().name == name
-    takes = set(inspect.signature(STRATEGIES[name]).parameters) - {"staleness"}
-    assert set(_SETTINGS[name]) == takes
-
-
-def test_the_choices_in_the_file_are_the_strategies_that_there_are() -> None:
-    assert set(get_args(AggregatorSettings.model_fields["strategy"].annotation)) == set(STRATEGIES)
+    assert set(inspect.signature(STRATEGIES[name]).parameters) <= set(AggregatorSettings.model_fields)
 
 
 @pytest.mark.parametrize(
