@@ -7,8 +7,16 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from fedmq.aggregator.strategies.strategy import Cohort
+from fedmq.schemas.plan import Plan
 
-__all__ = ["CohortState"]
+__all__ = ["CohortState", "plan_of_a_cohort"]
+
+_NEVER = 86_400.0  # seconds: the longest `retrain_after` that a plan takes
+
+
+def plan_of_a_cohort(plan: Plan) -> Plan:
+    """The plan for a cohort, which takes one update of each device: to train again would be work for nothing."""
+    return plan.model_copy(update={"retrain_after": _NEVER, "continuous": False})
 
 
 @dataclass(slots=True)

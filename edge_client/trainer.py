@@ -111,7 +111,7 @@ class TorchTrainer:
         load_local(self.model, local)
 
     def train(self, weights: Vector, layout: Layout, plan: Plan) -> Outcome:
-        """One job: evaluate the received weights, train them, say what changed. One that fails leaves nothing behind."""
+        """One job: evaluate the received weights, train them, say what changed. A failed one leaves nothing behind."""
         before = local_state(self.model, layout)
         try:
             return self._train(weights, layout, self._share(plan))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.cohort import plan_of_a_cohort
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
@@ -75,7 +76,10 @@ class Sandbox:
         faults: Faults = Faults(),  # noqa: B008 (frozen)
     ) -> None:
         self.task = load_task(task)
+        strategy = strategy or fedbuff()
         self.plan = plan or Plan()
+        if strategy.cohort:
+            self.plan = plan_of_a_cohort(self.plan)
         self._seed = seed
         self._job_seconds = job_seconds
         self._speeds = dict(speeds or {})
@@ -86,9 +90,7 @@ class Sandbox:
         self._clients: dict[str, _Device] = {}
         self.history: list[VersionRecord] = []
         layout, weights = built(self.task, self.plan, seed)
-        self._core = AggregatorCore(
-            State.initial(self._id(), layout, weights), strategy or fedbuff(), self._rules(layout), Goal()
-        )
+        self._core = AggregatorCore(State.initial(self._id(), layout, weights), strategy, self._rules(layout), Goal())
         self._aggregator, self._aggregator_link = self._start_aggregator()
         for client_id in clients:
             self.plug(client_id)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.cohort import plan_of_a_cohort
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
 from fedmq.aggregator.publisher import Publisher
@@ -36,7 +37,6 @@ from fedmq.transport.link import Will
 
 __all__ = ["Aggregator", "Version"]
 
-_NEVER = 86_400.0  # seconds: the longest `retrain_after` that a plan takes
 _KEPT_VERSIONS = 1000
 
 
@@ -167,8 +167,7 @@ class Aggregator:
         settings = self.settings
         plan = settings.plan
         if self.strategy.cohort:
-            # A cohort takes one update of each device; to train again on the same version would be work for nothing.
-            plan = plan.model_copy(update={"retrain_after": _NEVER, "continuous": False})
+            plan = plan_of_a_cohort(plan)
         self._state = state = self._state_to_go_on_from(plan)
         codec = codec_named(settings.aggregator.snapshot_codec)
         size = len(codec.encode(state.weights, state.layout)) + HEADER_LIMIT

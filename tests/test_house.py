@@ -30,7 +30,10 @@ ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "edge_client": (("fedmq.schemas", "fedmq.tasks", "fedmq.edge_client"), None),
 }
 MAY_USE_THE_TRANSPORT = {"aggregator/service.py", "aggregator/publisher.py", "edge_client/service.py"}
-MAY_IMPORT_TORCH_AT_ONCE = {"tasks/bridge.py", "tasks/datasets.py", "tasks/evaluation.py", "edge_client/trainer.py"}
+MAY_IMPORT_TORCH_AT_ONCE = {
+    *("tasks/bridge.py", "tasks/datasets.py", "tasks/evaluation.py", "edge_client/trainer.py"),
+    *("fedmq/demo/central.py", "fedmq/demo/watch_task.py"),  # a training loop and a task, loaded on use
+}
 MAY_UNPICKLE = {"fedmq/demo/watch.py"}  # the one data set of the demo, after its digest was checked
 
 CORES = (

@@ -159,7 +159,7 @@ def test_a_broker_that_forgets_has_neither_sessions_nor_retained_messages() -> N
     one.flush(1.0)
     broker.stop(forget=True)
     broker.start()
-    assert [type(event) for event in heard(one)] == [Disconnected, Connected]
+    assert heard(one) == [Disconnected("the broker stopped"), Connected(session_present=False)]
     one.subscribe("kept")
     assert heard(one) == []
     assert broker.retained == {}
