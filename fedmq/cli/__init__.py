@@ -32,17 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     if not arguments or arguments[0] not in COMMANDS:
         parser.parse_args(arguments or ["--help"])
-    module = importlib.import_module(f"fedmq.cli.{COMMANDS[arguments[0]][0]}")
-    command = argparse.ArgumentParser(
-        prog=f"fedmq {arguments[0]}",
-        description=module.__doc__,
-        epilog=f"example:\n  {module.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(command)
-    options = command.parse_args(arguments[1:])
     try:
-        return int(module.run(options))
+        module = importlib.import_module(f"fedmq.cli.{COMMANDS[arguments[0]][0]}")
+        command = argparse.ArgumentParser(
+            prog=f"fedmq {arguments[0]}",
+            description=module.__doc__,
+            epilog=f"example:\n  {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        return int(module.run(command.parse_args(arguments[1:])))
     except ConfigError as error:
         print(f"fedmq {arguments[0]}: {error}", file=sys.stderr)
         return 2

@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedmq.aggregator.strategies import STRATEGIES
 from fedmq.cli.options import LOG_LEVELS
-from fedmq.demo.plan import NOMINAL, SECONDS, SLOWEST
+from fedmq.demo.plan import NOMINAL, SECONDS, SLOWEST, STRATEGIES
 from fedmq.logs import log_to_stderr
 from fedmq.schemas.errors import ConfigError
 
@@ -73,10 +72,9 @@ def _demo(options: argparse.Namespace, folder: Path) -> int:
         broker=options.broker,
         engine=options.engine,
     )
-    sync = {"strategy": "fedavg", "clients": options.clients}
-    runs: list[tuple[str, str, dict[str, Any]]] = [
-        (f"FedMQ {options.strategy}", ".", sync if options.strategy == "fedavg" else {"strategy": options.strategy})
-    ]
+    sync = STRATEGIES["fedavg"] | {"clients": options.clients}
+    own = sync if options.strategy == "fedavg" else STRATEGIES[options.strategy]
+    runs: list[tuple[str, str, dict[str, Any]]] = [(f"FedMQ {options.strategy}", ".", own)]
     if options.compare:
         runs.append(("synchronous FedAvg", "sync", sync))
         runs.append(("FedAvg, 1.3 x over-selection", "sync-over", sync | {"over_selection": 1.3}))

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
                 known, quiet_at = watch.known, time.monotonic() + _QUIET_SECONDS
         if options.json:
             print(watch.as_json(options.client))
-            return 0
+            return 0 if options.client in (None, *watch.clients) else 1
         text = watch.describe(options.client)
         print(text if text else f"nothing is known of {options.client or settings.federation!r}", file=sys.stdout)
         return 0 if text else 1

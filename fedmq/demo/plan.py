@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["AGGREGATOR", "NOMINAL", "PLAN", "SECONDS", "SLOWEST", "TARGET"]
+__all__ = ["AGGREGATOR", "NOMINAL", "PLAN", "SECONDS", "SLOWEST", "STRATEGIES", "TARGET"]
 
 PLAN: dict[str, Any] = {
-    "local_epochs": 2,
+    "local_epochs": 3,
     "batch_size": 32,
-    "learning_rate": 0.05,
+    "learning_rate": 0.03,
     "momentum": 0.9,
     "optimizer": "sgd",
 }
 
 AGGREGATOR: dict[str, Any] = {"publish_interval": 0.1}
 """For every strategy: a model of 100 kB on one machine need not be spared."""
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "fedbuff": {"strategy": "fedbuff", "server_learning_rate": 0.5},
+    "fedasync": {"strategy": "fedasync"},
+    "fedasync_delta": {"strategy": "fedasync_delta"},
+    "fedavg": {"strategy": "fedavg"},
+}
+"""What each strategy has of its own. FedBuff's three epochs a job are long ones, for which 0.5 is the steadier rate."""
 
 TARGET = 0.90
 """Validation accuracy, mean over the devices, that the clock is stopped at."""
