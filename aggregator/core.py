@@ -60,9 +60,11 @@ class AggregatorCore:
         """
         if offer.client_id != client_id:
             detail = f"the offer names client {offer.client_id!r}, its topic {client_id!r}"
-            return Receipt(update=offer.update, verdict="rejected", reason="wrong_client", detail=detail)
+            return self._refuse(offer, ProtocolError("wrong_client", detail))
         known = self.state.ledger.find(client_id, offer.update, offer.digest)
         if known is not None:
+            if known.reason in ("id_reused", "expired"):  # never entered in the ledger, so counted here
+                self.state.rejected[known.reason] += 1
             return known
         if not body and offer.size:
             return Missing(update=offer.update, ranges=((0, offer.size),))

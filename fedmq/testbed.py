@@ -180,7 +180,7 @@ class Testbed:
             url = broker.url
             self.broker_name = f"{broker.engine} at {broker.url}"
         sections = {name: dict(value) if isinstance(value, Mapping) else value for name, value in self.settings.items()}
-        sections["broker"] = {"url": url} | dict(sections.get("broker", {}))
+        sections["broker"] = dict(sections.get("broker", {})) | {"url": url}
         sections["aggregator"] = dict(sections.get("aggregator", {})) | {"folder": "run"}
         sections["device"] = {"folder": "devices", "threads": 1} | dict(sections.get("device", {}))
         path = self.folder / "federation.toml"

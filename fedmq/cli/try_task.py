@@ -45,7 +45,10 @@ def run(options: argparse.Namespace) -> int:
         options.federation = "try"
     settings = settings_of(options, f'task="{options.task.resolve()}"').model_dump(mode="json", exclude_none=True)
     settings.setdefault("aggregator", {}).setdefault("goal", {})["seconds"] = options.seconds
-    settings.pop("broker", None)
+    if options.broker is None:
+        settings.pop("broker")  # a private one takes its place
+    elif settings["broker"].get("password"):
+        raise ConfigError("broker.password would be copied into the run's folder; use broker.password_file")
     folder = options.out or Path(tempfile.mkdtemp(prefix="fedmq-try-"))
     steps = max(1, len(names) - 1)
     speeds = {name: options.slowest ** (place / steps) for place, name in enumerate(names)}

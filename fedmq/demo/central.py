@@ -53,7 +53,7 @@ def train_centrally(seed: int) -> CentralResult:
     weights of the lowest validation loss.
     """
     begun = time.perf_counter()
-    # So small a network gains nothing from a second thread, and two that wait for each other on busy cores take minutes.
+    # So small a network gains nothing from a second thread, and two that wait for each other can take minutes.
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     model = build_model()

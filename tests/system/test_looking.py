@@ -1,0 +1,53 @@
+"""What people see of a federation while it works: status, and a folder that is taken."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.system.processes import Federation
+
+pytestmark = pytest.mark.broker
+
+
+def test_status_shows_the_run_and_each_client(at_work: Federation) -> None:
+    begun = time.monotonic()
+    shown = at_work.command("status")
+    assert shown.returncode == 0, shown.stderr
+    assert time.monotonic() - begun < 6  # news that keep coming are no reason to wait
+    run = at_work.read_run().run
+    assert f"aggregator online, run {run}" in shown.stdout
+    assert "fedbuff, K = 1, goal: until stopped" in shown.stdout
+    for client_id in ("ada", "bob"):
+        (line,) = [line for line in shown.stdout.splitlines() if line.startswith(client_id)]
+        assert "online" in line
+
+
+def test_status_of_one_client_shows_all_of_it_and_of_nobody_fails(at_work: Federation) -> None:
+    shown = at_work.command("status", "ada")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("ada\n")
+    for field in ("state", "incarnation", "base_version", "accepted", "uplink_bytes", "task_version"):
+        assert f"\n  {field} " in shown.stdout
+    nobody = at_work.command("status", "nobody")
+    assert (nobody.returncode, nobody.stdout) == (1, "nothing is known of 'nobody'\n")
+
+
+def test_status_as_json_is_one_object(at_work: Federation) -> None:
+    seen = json.loads(at_work.command("status", "--json").stdout)
+    assert seen["aggregator"]["state"] == "online"
+    assert seen["progress"]["version"] >= 1
+    assert set(seen["clients"]) >= {"ada", "bob"}
+    nobody = at_work.command("status", "nobody", "--json")
+    assert (nobody.returncode, nobody.stdout) == (1, "null\n")
+    ada = json.loads(at_work.command("status", "ada", "--json").stdout)
+    assert ada["accepted"] >= seen["clients"]["ada"]["accepted"] >= 1
+
+
+def test_a_second_aggregator_on_a_run_folder_refuses_to_start(at_work: Federation) -> None:
+    second = at_work.aggregator()
+    assert second.ends() == 1
+    assert f"an aggregator (process {at_work.programs[0].pid}) works in it" in second.log
+    assert "Traceback" not in second.log

@@ -1,0 +1,349 @@
+"""The command, mostly as a process of its own; what its commands do in a federation at work is in tests/system."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from fedmq.aggregator.export import read_run
+from fedmq.broker_config.child import start_child
+from fedmq.broker_config.mosquitto import find_mosquitto
+from fedmq.broker_config.start import RunningBroker
+from fedmq.cli import COMMANDS, main
+from tests.system.processes import PATIENCE, TASK, until
+
+TORCH_TASK = """
+import torch
+import fedmq
+
+def build_model():
+    return torch.nn.Linear(3, 1)
+
+def load_data(client_id):
+    inputs = torch.arange(60.0).reshape(20, 3) / 60
+    targets = inputs.sum(1, keepdim=True)
+    return fedmq.Data(train=(inputs, targets), test=(inputs, targets))
+
+loss = torch.nn.MSELoss()
+"""
+
+RunMosquitto = Callable[..., str]
+
+
+@pytest.fixture
+def run_mosquitto(mosquitto_installed: None, tmp_path: Path) -> Iterator[RunMosquitto]:
+    """Starts a Mosquitto with these lines in its configuration; returns its url."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def run(*lines: str) -> str:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        configuration = tmp_path / "mosquitto.conf"
+        user = ["user root"] if os.geteuid() == 0 else []
+        configuration.write_text("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *user, *lines, ""]))
+        binary = find_mosquitto()
+        assert binary is not None
+        processes.append(start_child([binary, "-c", str(configuration)], tmp_path / "mosquitto.log"))
+
+        def answers() -> bool:
+            assert processes[-1].poll() is None, (tmp_path / "mosquitto.log").read_text()
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", port)) == 0
+
+        until(answers, "mosquitto")
+        return f"mqtt://127.0.0.1:{port}"
+
+    yield run
+    for process in processes:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """In an empty folder; afterwards logging is as it was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    logger = logging.getLogger("fedmq")
+    handlers, propagate, level = logger.handlers, logger.propagate, logger.level
+    path = list(sys.path)
+    yield
+    sys.path[:] = path  # a task's folder comes first on it
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+@contextmanager
+def fedmq(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command as a process that is gone afterwards. It minds Ctrl-C even if the tests run in the background."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "fedmq", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_shows_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"fedmq.cli.{COMMANDS[name][0]}")
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"example:\n  {module.EXAMPLE}\n" in capsys.readouterr().out
+    program, command, *arguments = shlex.split(module.EXAMPLE)
+    assert (program, command) == ("fedmq", name)
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    module.add_arguments(parser)
+    parser.parse_args(arguments)
+
+
+def test_without_a_command_it_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        said = capsys.readouterr().out
+        for name, (_, what) in COMMANDS.items():
+            assert f"  {name} " in said
+            assert what in said
+
+
+def test_an_unknown_command_or_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["statuss"], "invalid choice: 'statuss'"),
+        (["stop", "--now"], "unrecognized arguments: --now"),
+        (["client"], "the following arguments are required: --client-id"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("fedmq 0.")
+
+
+def test_check_prints_what_a_device_will_need(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("task.py").write_text(TORCH_TASK)
+    assert main(["check", "task.py", "--client-id", "dev-7", "--set", "plan.codec=float16"]) == 0
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert said["task"].startswith("task.py, version ")
+    assert said["model"].startswith("4 parameters, 0 statistics, layout ")
+    assert said["data"] == "20 samples to train on, as dev-7"
+    assert said["update"] == "8 bytes as float16"
+    assert said["training"].startswith("1 steps: {'loss': ")
+    assert set(said) >= {"test", "time", "memory"}
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (None, "no such file"),
+        ("def build_model(:", "cannot be loaded: SyntaxError"),
+        ("import nosuchmodule", "No module named 'nosuchmodule'"),
+        ("build_model = 3", "build_model is a int, expected a function"),
+        ("def build_model(): ...", "it has no load_data; define load_data(client_id)"),
+        (TORCH_TASK.replace("fedmq.Data(train=", "dict(train="), "load_data returned a dict, expected fedmq.Data"),
+        (TORCH_TASK.replace("torch.nn.Linear(3, 1)", "3"), "'int' object has no attribute"),
+        (TORCH_TASK.replace("torch.nn.MSELoss()", "lambda outputs, targets: 1 / 0"), "broken.py:13)"),
+        (TORCH_TASK.replace("(3, 1)", "(4, 1)"), "RuntimeError"),
+    ],
+)
+def test_check_names_what_is_wrong_with_a_task_and_ends_with_2(
+    text: str | None, mistake: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if text is not None:
+        Path("broken.py").write_text(text)
+    assert main(["check", "broken.py"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fedmq check: ")
+    assert "broken.py" in said
+    assert mistake in said
+
+
+def topics_of(said: str) -> dict[str, str]:
+    """What `fedmq check` said of each topic of federation f."""
+    lines = [line.split(maxsplit=1) for line in said.splitlines() if "fedmq/f/" in line]
+    return {topic.removeprefix("fedmq/f/"): verdict for topic, verdict in lines}
+
+
+@pytest.mark.broker
+def test_check_tries_login_rights_and_size_with_the_broker(
+    run_mosquitto: RunMosquitto, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("task.py").write_text(TORCH_TASK)
+    url = run_mosquitto()
+    Path("federation.toml").write_text(f'federation = "f"\n[broker]\nurl = "{url}"')
+    assert main(["check", "task.py", "--client-id", "dev-7", "--config", "federation.toml"]) == 0
+    said = capsys.readouterr().out
+    assert f"broker     {url}: logged in" in said
+    unseen = dict.fromkeys(("model", "aggregator", "reply/dev-7", "update/dev-7"), "not refused")
+    assert topics_of(said) == unseen | {"status/dev-7": "works"}
+    assert "a message of 16 bytes passed" in said
+
+
+def test_check_gets_along_with_a_broker_that_speaks_only_3_1_1(embedded: RunningBroker) -> None:
+    Path("task.py").write_text(TASK)
+    assert main(["check", "task.py", "--federation", "f", "--broker", embedded.urls["3.1.1"]]) == 0
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    ("rules", "version", "topic", "reason"),
+    [
+        ("topic read fedmq/f/#\ntopic write fedmq/f/status/dev-7", "5", "update/dev-7", "not authorized"),
+        ("topic read fedmq/f/#\ntopic write fedmq/f/update/dev-7", "5", "status/dev-7", "not authorized"),
+        # What Mosquitto does not say shows all the same.
+        ("topic write fedmq/f/#", "5", "status/dev-7", "did not come back"),
+        ("topic read fedmq/f/#\ntopic write fedmq/f/update/dev-7", "3.1.1", "status/dev-7", "did not come back"),
+    ],
+)
+def test_check_says_which_right_is_missing(
+    run_mosquitto: RunMosquitto,
+    capsys: pytest.CaptureFixture[str],
+    rules: str,
+    version: str,
+    topic: str,
+    reason: str,
+) -> None:
+    Path("task.py").write_text(TASK)
+    Path("rules").write_text(rules + "\n")
+    url = run_mosquitto(f"acl_file {Path('rules').resolve()}")
+    options = ["--federation", "f", "--broker", url, "--set", f'broker.mqtt_version="{version}"']
+    assert main(["check", "task.py", "--client-id", "dev-7", *options]) == 1
+    captured = capsys.readouterr()
+    refused = {topic: said for topic, said in topics_of(captured.out).items() if said.startswith("refused: ")}
+    assert list(refused) == [topic]
+    assert reason in refused[topic]
+    expected = "fedmq check: the broker does not let this client do its work; see its access rules and limits\n"
+    assert captured.err == expected
+
+
+def test_check_says_when_an_update_is_larger_than_the_settings_allow(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("task.py").write_text(TORCH_TASK)
+    options = ["--broker", "mqtt://127.0.0.1:1", "--set", "broker.max_message_bytes=65536"]
+    assert main(["check", "task.py", *options]) == 2
+    assert "an update takes 65,552 bytes in one message, broker.max_message_bytes is 65,536" in capsys.readouterr().err
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_check_says_when_an_update_is_larger_than_the_broker_takes(
+    run_mosquitto: RunMosquitto, capsys: pytest.CaptureFixture[str], version: str
+) -> None:
+    Path("task.py").write_text(
+        TORCH_TASK.replace("Linear(3, 1)", "Sequential(torch.nn.Linear(3, 5000), torch.nn.Linear(5000, 1))")
+    )
+    url = run_mosquitto("max_packet_size 20000")
+    option = f'broker.mqtt_version="{version}"'
+    assert main(["check", "task.py", "--federation", "f", "--broker", url, "--set", option]) == 1
+    said = capsys.readouterr().err
+    assert "100,004 bytes" in said or "100004 bytes" in said
+    assert "packet limit" in said or "a message larger than it takes" in said
+    assert "Traceback" not in said
+
+
+def test_check_says_when_there_is_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("task.py").write_text(TASK)
+    assert main(["check", "task.py", "--broker", "mqtt://127.0.0.1:1"]) == 1
+    assert "no broker answers at 127.0.0.1:1; is it running?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["mosquitto", "embedded"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_broker_answers_and_ends_when_it_is_told_to(
+    mosquitto_installed: None, engine: str, number: signal.Signals
+) -> None:
+    with fedmq("broker", "--engine", engine, "--port", "0") as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said.startswith(f"{engine} broker at mqtt://127.0.0.1:")
+        port = int(said.split()[3].rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    with socket.socket() as sock:
+        assert sock.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_broker_does_not_take_a_port_that_is_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert main(["broker", "--port", str(port)]) == 1
+    assert f"port {port} of this machine is in use" in capsys.readouterr().err
+
+
+def test_stop_and_export_say_where_they_found_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stop", "--federation", "f"]) == 2
+    assert main(["export", "--federation", "f"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "fedmq stop: run folder runs/f: no aggregator has worked there; is it the right federation?",
+        "fedmq export: run folder runs/f: there is no run in it; give the aggregator's folder",
+    ]
+
+
+@pytest.mark.parametrize("engine", ["auto", "embedded"])
+def test_try_runs_a_small_task_to_its_end(engine: str) -> None:
+    Path("task.py").write_text(TASK)
+    save_file({"w": np.zeros(4, np.float32)}, "weights.safetensors")
+    options = ["--clients", "2", "--pace", "0.05", "--seconds", "60", "--engine", engine, "--out", "tried"]
+    more = ["--set", "aggregator.init=weights.safetensors", "--set", "aggregator.goal.versions=4"]
+    begun = time.monotonic()
+    with fedmq("try", "task.py", *options, *more) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert time.monotonic() - begun < 30
+    assert out.startswith("version 4, ")
+    assert "2 of 2 clients" in err or "clients ready" in err
+    assert read_run(Path("tried/run")).version == 4
+    with safe_open("tried/model.safetensors", "numpy") as file:
+        assert file.get_tensor("w").min() > 0
+
+
+def test_try_can_be_interrupted_and_shows_what_it_has_come_to() -> None:
+    Path("task.py").write_text(TASK)
+    save_file({"w": np.zeros(4, np.float32)}, "weights.safetensors")
+    options = ["--clients", "1", "--pace", "0.05", "--out", "tried", "--set", "aggregator.init=weights.safetensors"]
+    with fedmq("try", "task.py", *options) as process:
+        log = Path("tried/logs/aggregator.log")
+        until(lambda: log.exists() and "version=3 " in log.read_text(), "a few versions")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert "stopping\nversion " in out
+    assert "Traceback" not in err
+
+
+def test_try_with_a_task_that_cannot_work_says_so_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken.py").write_text("import nosuchmodule")
+    assert main(["try", "broken.py"]) == 2
+    assert "No module named 'nosuchmodule'" in capsys.readouterr().err
