@@ -24,7 +24,7 @@ class View:
     Args:
         title: first line.
         footer: last line.
-        metric: which of the devices' metrics is shown.
+        metric: which of the devices' metrics is shown; accuracy if they have one, else loss, if None.
         target: the metric's goal; None for no goal.
         seconds: when the run ends at the latest; None for no end.
         speeds: of the clients, as factors; shown if given.
@@ -36,7 +36,7 @@ class View:
         title: str,
         *,
         footer: str = "",
-        metric: str = "accuracy",
+        metric: str | None = None,
         target: float | None = None,
         seconds: float | None = None,
         speeds: Mapping[str, float] | None = None,
@@ -81,18 +81,21 @@ class View:
         online = sum(status.state == "online" for status in watch.clients.values())
         if progress is None:
             return f"{self._title}: {online} of {clients} clients ready"
-        value = self._value(watch)
+        name, value = self._measured(watch)
         shown = "not measured yet" if value is None else f"{value:.3f}"
         end = f" of {self._seconds:g}" if self._seconds else ""
         return (
-            f"{self._title}: {seconds:4.0f}{end} s  version {progress.version}  {self._metric} {shown}"
+            f"{self._title}: {seconds:4.0f}{end} s  version {progress.version}  {name} {shown}"
             f"  {progress.updates_per_second:.1f} updates/s  mean staleness {progress.mean_staleness:.1f}"
             f"  {online} of {clients} clients"
         )
 
-    def _value(self, watch: Watch) -> float | None:
+    def _measured(self, watch: Watch) -> tuple[str, float | None]:
+        """What is shown, and the devices' mean of it, None until there is one."""
         devices = watch.progress.devices if watch.progress else None
-        return devices.mean.get(self._metric) if devices else None
+        means = devices.mean if devices else {}
+        name = self._metric or ("loss" if "loss" in means and "accuracy" not in means else "accuracy")
+        return name, means.get(name)
 
     def _picture(self, watch: Watch, clients: int, seconds: float) -> RenderableType:
         from rich.console import Group
@@ -101,10 +104,11 @@ class View:
         from rich.table import Table
         from rich.text import Text
 
+        name, value = self._measured(watch)
         table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
-        for name, justify in (("client", "left"), ("state", "left"), ("speed", "right"), ("trained on", "right"),
-                              ("accepted", "right"), (self._metric, "right"), ("sent", "right")):  # fmt: skip
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for column, justify in (("client", "left"), ("state", "left"), ("speed", "right"), ("trained on", "right"),
+                              ("accepted", "right"), (name, "right"), ("sent", "right")):  # fmt: skip
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
         for client_id, status in sorted(watch.clients.items()):
             activity = status.activity if status.state == "online" else "offline"
             colour = {"training": "green", "waiting": "yellow", "error": "red", "offline": "red"}.get(activity, "")
@@ -115,14 +119,16 @@ class View:
                 f"{factor:.1f} x" if factor else "",
                 "" if status.base_version is None else f"version {status.base_version}",
                 str(status.accepted),
-                f"{status.metrics[self._metric]:.3f}" if self._metric in status.metrics else "",
+                f"{status.metrics[name]:.3f}" if name in status.metrics else "",
                 f"{status.uplink_bytes / 1e3:,.0f} kB",
             )
-        value = self._value(watch) or 0.0
+        done = seconds / self._seconds if self._seconds else 0.0
+        if self._target is not None:
+            done = (value or 0.0) / self._target
         goal = f" / {self._target:g}" if self._target is not None else ""
-        bar = ProgressBar(total=1.0, completed=min(1.0, max(0.0, value / (self._target or 1.0))))
+        bar = ProgressBar(total=1.0, completed=min(1.0, max(0.0, done)))
         first = Text(self._line(watch, clients, seconds))
         parts: list[RenderableType] = [first, Text(""), table, Text("")]
         if watch.progress is not None:
-            parts += [Text(f"{self._metric} {value:.3f}{goal}"), bar]
+            parts += [Text("" if value is None else f"{name} {value:.3f}{goal}"), bar]
         return Panel(Group(*parts), subtitle=self._footer or None, border_style="dim")

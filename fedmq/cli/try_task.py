@@ -56,17 +56,18 @@ def run(options: argparse.Namespace) -> int:
     footer = "simulated delays · Ctrl-C ends it" if options.slowest > 1 else "Ctrl-C ends it"
     # A Ctrl-C may come before there is anything to show; SIGTERM is the same wish.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Testbed(folder, settings, paces, broker_url=options.broker, engine=options.engine) as bed:
-        metric = options.metric or "accuracy"
-        with View(str(options.task), footer=footer, metric=metric, seconds=options.seconds, speeds=speeds) as view:
-            try:
-                bed.start(lambda watch: view.show(watch, len(names), 0.0))
-                while bed.running:
-                    bed.follow()
-                    view.show(bed.watch, len(names), bed.seconds)
-            except KeyboardInterrupt:
-                print("stopping", flush=True)
-            bed.stop_aggregator()
+    with (
+        Testbed(folder, settings, paces, broker_url=options.broker, engine=options.engine) as bed,
+        View(str(options.task), footer=footer, metric=options.metric, seconds=options.seconds, speeds=speeds) as view,
+    ):
+        try:
+            bed.start(lambda watch: view.show(watch, len(names), 0.0))
+            while bed.running:
+                bed.follow()
+                view.show(bed.watch, len(names), bed.seconds)
+        except KeyboardInterrupt:
+            print("stopping", flush=True)
+        bed.stop_aggregator()
     if not (bed.run_folder / "run.sqlite").exists():
         print(f"stopped before there was a run; logs are in {folder}/logs")
         return 130
