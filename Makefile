@@ -16,7 +16,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# torch is pinned here because its CPU build is what PyPI-like indexes and devices share; newer ones may pull CUDA packages.
+# Pinned, so that everyone runs the same. Where the default index has a CUDA build of it, which is gigabytes, point
+# PIP_INDEX_URL to PyTorch's CPU index for this step.
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0

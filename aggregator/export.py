@@ -76,12 +76,14 @@ def _read(folder: Path, path: Path) -> Run:
         rows = database.execute("SELECT record, devices, aggregator FROM history ORDER BY version").fetchall()
     finally:
         database.close()
-    weights = np.array(load_file(folder / values["vectors"])["weights"], np.float32)
     history = [
         json.loads(record) | {"devices": json.loads(devices or "null"), "aggregator": json.loads(aggregator or "null")}
         for record, devices, aggregator in rows
     ]
+    if "state" not in values:
+        raise StoreError(f"run folder {folder}: nothing was committed yet; wait for the aggregator to start")
     figures = values["state"]
+    weights = np.array(load_file(folder / values["vectors"])["weights"], np.float32)
     layout = Layout.decode(bytes.fromhex(values["layout"]))
     return Run(figures["run"], figures["version"], layout, weights, history, figures)
 

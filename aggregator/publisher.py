@@ -41,6 +41,11 @@ class Publisher:
         self._measured: tuple[int, Metrics] | None = None
         self._heard: OrderedDict[str, None] = OrderedDict()
 
+    @property
+    def shows_end(self) -> bool:
+        """Whether the head that is out says that the run is finished."""
+        return self._connected and self._shown is not None and self._shown[1] == "finished"
+
     def connected(self) -> None:
         """The broker may have forgotten everything: show it again."""
         self._connected = True

@@ -37,6 +37,8 @@ log = logging.getLogger("fedmq.aggregator")
 
 _COMMIT_VERDICTS = 64
 _COMMIT_SECONDS = 0.1
+_LAST_EVALUATION_SECONDS = 120.0  # that a finished run waits for its last evaluation
+_LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _REPLY_ANSWERS = 32  # in one message: with their sentences they fit into a header
 
 
@@ -84,6 +86,8 @@ class AggregatorService:
         self._uncommitted = 0
         self._uncommitted_since = 0.0
         self._committed = core.state.version
+        self._committed_end = core.state.finished
+        self._end_by: float | None = None
         self._connections = 0
         self._heard_own_presence = False
         self._predecessors: set[str] = set()  # incarnations that were here before this one came
@@ -91,6 +95,11 @@ class AggregatorService:
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
         self._commit()
+
+    @property
+    def committed(self) -> int:
+        """The newest version that is on the disk."""
+        return self._committed
 
     def now(self) -> float:
         """Seconds of the run."""
@@ -115,14 +124,15 @@ class AggregatorService:
         self._core.tick(now)
         self._take_evaluation(now)
         due = self._uncommitted >= _COMMIT_VERDICTS or now >= self._uncommitted_since + _COMMIT_SECONDS
-        if self._core.news.versions or (self._uncommitted and (idle or due)):
+        state = self._core.state
+        if self._core.news.versions or state.finished != self._committed_end or (self._uncommitted and (idle or due)):
             self._commit()
         self._answer()
         if not self._uncommitted:
             self._publisher.publish(self._core, now)
         self._start_evaluation()
-        if self._core.state.finished is not None and self.ended is None:
-            self._finish()
+        if state.finished is not None and self.ended is None:
+            self._finish(now)
 
     def deadline(self) -> float | None:
         """When `tick` is due even if nothing happens, in seconds of the run."""
@@ -212,6 +222,7 @@ class AggregatorService:
     def _judge(self, client_id: str, offer: Offer, body: memoryview) -> None:
         now = self.now()
         self._publisher.heard(client_id)
+        judged = self._judged()
         try:
             answer = self._core.judge(client_id, offer, body, now)
         except Exception as error:
@@ -228,9 +239,13 @@ class AggregatorService:
             if answer.verdict == "rejected":
                 log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
                             client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
-        if self._uncommitted == 0:
-            self._uncommitted_since = now
-        self._uncommitted += 1
+        if self._judged() != judged:  # else the answer was committed long ago, or is none that has to be
+            if self._uncommitted == 0:
+                self._uncommitted_since = now
+            self._uncommitted += 1
+
+    def _judged(self) -> int:
+        return self._core.state.accepted + self._core.state.rejected.total()
 
     def _meet(self, presence: AggregatorPresence) -> None:
         """One live aggregator per federation: the older gives way, as the broker gave the connection to the newer.
@@ -252,7 +267,7 @@ class AggregatorService:
         if self._store is not None:
             self._store.commit(state, news)
         self._uncommitted = 0
-        self._committed = state.version
+        self._committed, self._committed_end = state.version, state.finished
         for record in news.versions:
             log.info("version=%d updates=%d why=%s clients_at_work=%.1f",
                      record.version, len(record.updates), record.why, state.tempo.clients_at_work)  # fmt: skip
@@ -290,8 +305,17 @@ class AggregatorService:
             self._evaluated = version
             self._evaluator.start(version, self._core.state.weights.copy())
 
-    def _finish(self) -> None:
-        self._commit()
-        self._answer()
-        self._publisher.publish(self._core, self.now(), at_once=True)
-        self.stop(Ending(0, f"finished: {self._core.state.finished}"))
+    def _finish(self, now: float) -> None:
+        """End when the last version is measured and devices can hear that the run is finished; until then, go on."""
+        if self._end_by is None:
+            self._end_by = now + _LAST_EVALUATION_SECONDS
+        state, evaluator = self._core.state, self._evaluator
+        if evaluator is not None and now < self._end_by:
+            if not evaluator.idle or self._evaluated < state.version:
+                return
+            self._take_evaluation(now)
+        if self._core.news.measured:
+            self._commit()
+        self._publisher.publish(self._core, now, at_once=True)
+        if self._publisher.shows_end and self._link.flush(_LAST_WORD_SECONDS):
+            self.stop(Ending(0, f"finished: {state.finished}"))

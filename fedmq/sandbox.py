@@ -90,7 +90,9 @@ class Sandbox:
         self._clients: dict[str, _Device] = {}
         self.history: list[VersionRecord] = []
         layout, weights = built(self.task, self.plan, seed)
-        self._core = AggregatorCore(State.initial(self._id(), layout, weights), strategy, self._rules(layout), Goal())
+        state = State.initial(self._id(), layout, weights)
+        rules = Rules(run=state.run, layout=layout, max_staleness=self.plan.max_staleness)
+        self._core = AggregatorCore(state, strategy, rules, Goal())
         self._aggregator, self._aggregator_link = self._start_aggregator()
         for client_id in clients:
             self.plug(client_id)
@@ -243,9 +245,6 @@ class Sandbox:
         service.on_version = self.history.append
         link.open()
         return service, link
-
-    def _rules(self, layout: Any) -> Rules:
-        return Rules(run=f"{1:032x}", layout=layout, max_staleness=self.plan.max_staleness)
 
     def _new_trainer(self, client_id: str) -> TorchTrainer:
         from fedmq.edge_client.trainer import TorchTrainer

@@ -15,6 +15,7 @@ from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.cohort import plan_of_a_cohort
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
+from fedmq.aggregator.export import read_run
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
@@ -97,11 +98,11 @@ class Aggregator:
     @property
     def version(self) -> int:
         """The newest committed version."""
-        return self._state.version
+        return self._service.committed
 
     def weights(self) -> dict[str, Any]:
-        """Copies of the newest weights by `state_dict` name, float32."""
-        return {name: view.copy() for name, view in self._state.layout.views(self._state.weights).items()}
+        """The weights as of the last commit, by `state_dict` name, float32; read from the run's folder."""
+        return read_run(self.settings.run_folder).arrays()
 
     def run(self) -> Ending:
         """Work in this thread until the run is finished or `ask_to_stop` is called; how it ended."""
@@ -168,7 +169,7 @@ class Aggregator:
         plan = settings.plan
         if self.strategy.cohort:
             plan = plan_of_a_cohort(plan)
-        self._state = state = self._state_to_go_on_from(plan)
+        state = self._state_to_go_on_from(plan)
         codec = codec_named(settings.aggregator.snapshot_codec)
         size = len(codec.encode(state.weights, state.layout)) + HEADER_LIMIT
         if size > settings.broker.max_message_bytes:

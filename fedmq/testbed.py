@@ -6,6 +6,7 @@ What runs is what runs in the field: the same commands over a real broker.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -92,6 +93,8 @@ class Testbed:
     ) -> None:
         try:
             self._end_processes()
+            if self.broker_url is not None:
+                self.watch.clear()
         finally:
             self._stack.close()
 
@@ -110,12 +113,17 @@ class Testbed:
         deadline = time.monotonic() + _READY_SECONDS
         while len([s for s in self.watch.clients.values() if s.state == "online"]) < len(self.clients):
             self.check()
+            if any(process.poll() is not None for process in self._processes.values()):
+                raise TestbedError(f"a client ended before there was anything to do; logs: {self.folder}/logs")
             if time.monotonic() > deadline:
                 raise TestbedError(f"not all clients were ready after {_READY_SECONDS:g} s; logs: {self.folder}/logs")
             self.watch.poll(0.1)
             waiting(self.watch)
         self._spawn("aggregator", "aggregator")
-        while self.watch.progress is None and self.running:
+        while self.watch.progress is None:
+            self.check()
+            if not self.running:
+                raise TestbedError(f"the aggregator ended at once; its log ends with:\n{self._tail('aggregator')}")
             self.watch.poll(0.05)
             waiting(self.watch)
         self.started = time.monotonic()
@@ -181,12 +189,17 @@ class Testbed:
             self.broker_name = f"{broker.engine} at {broker.url}"
         sections = {name: dict(value) if isinstance(value, Mapping) else value for name, value in self.settings.items()}
         sections["broker"] = dict(sections.get("broker", {})) | {"url": url}
+        if self.broker_url is not None:
+            # What an earlier testbed left on that broker, retained, is another federation's.
+            sections["federation"] = f"{sections['federation']}-{os.urandom(4).hex()}"
         sections["aggregator"] = dict(sections.get("aggregator", {})) | {"folder": "run"}
         sections["device"] = {"folder": "devices", "threads": 1} | dict(sections.get("device", {}))
         path = self.folder / "federation.toml"
         path.write_text(_toml(sections), encoding="utf-8")
         self.loaded: Settings = load_settings(path, environment={})
-        self.watch = self._stack.enter_context(Watch(self.loaded, f"{self.loaded.federation}-view"))
+        self.watch = self._stack.enter_context(
+            Watch(self.loaded, f"{self.loaded.federation}-view-{os.urandom(4).hex()}")
+        )
         self.watch.ask(*self.clients)
 
     def _spawn(self, name: str, *arguments: str) -> None:
@@ -213,16 +226,21 @@ class Testbed:
 def _toml(sections: Mapping[str, Any]) -> str:
     """Sections of plain values as TOML; a JSON text, number, boolean or list of these is one."""
     plain = {key: value for key, value in sections.items() if not isinstance(value, Mapping)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines = [f"{key} = {_literal(value)}" for key, value in plain.items()]
     for name, section in sections.items():
         if isinstance(section, Mapping) and section:
             lines += _table(name, section)
     return "\n".join(lines) + "\n"
 
 
+def _literal(value: Any) -> str:
+    # Characters as they are: JSON's way to write those beyond U+FFFF is none of TOML's.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _table(name: str, section: Mapping[str, Any]) -> list[str]:
     lines = ["", f"[{name}]"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in section.items() if not isinstance(value, Mapping)]
+    lines += [f"{key} = {_literal(value)}" for key, value in section.items() if not isinstance(value, Mapping)]
     for key, value in section.items():
         if isinstance(value, Mapping):
             lines += _table(f"{name}.{key}", value)

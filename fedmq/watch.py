@@ -18,7 +18,7 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """What a federation's topics say; a context manager. It writes nothing.
+    """What a federation's topics say; a context manager. It writes nothing, but for `clear`.
 
     Attributes:
         connected: to the broker.
@@ -75,6 +75,19 @@ class Watch:
             except ProtocolError as error:
                 self.trouble = f"{event.topic}: {error}"
         return False
+
+    def clear(self) -> None:
+        """Remove everything that this federation has left retained, as far as it was heard. For testbeds."""
+        topics = self._topics
+        for topic in (
+            topics.aggregator,
+            topics.model,
+            topics.layout,
+            topics.progress,
+            *map(topics.status, self.clients),
+        ):
+            self._link.publish(topic, b"", retain=True)
+        self._link.flush(2.0)
 
     def as_json(self, client_id: str | None = None) -> str:
         """Everything, or one client, as JSON."""

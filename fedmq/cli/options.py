@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from fedmq.logs import log_to_stderr
@@ -47,6 +48,7 @@ def settings_of(options: argparse.Namespace, *more: str) -> Settings:
         overrides.append(f'federation="{options.federation}"')
     if options.broker is not None:
         overrides.append(f'broker.url="{options.broker}"')
-    if path is None and not any(override.startswith("federation=") for override in [*overrides, *more]):
+    named = "FEDMQ_FEDERATION" in os.environ or any(text.startswith("federation=") for text in [*overrides, *more])
+    if path is None and not named:
         raise ConfigError("there is no federation.toml here; name one with --config, or give --federation NAME")
     return load_settings(path, [*overrides, *more])

@@ -53,7 +53,7 @@ def test_an_update_that_cannot_count_is_rejected_with_its_reason_and_counted(at_
         assert mallory.receipt(99).reason == "wrong_client"
         mallory.send(mallory.offer(100))
         assert mallory.receipt(100).verdict == "accepted"
-    expected = Counter(reason for reason, _, _ in cases)
+    expected = Counter([*(reason for reason, _, _ in cases), "id_reused", "wrong_client"])
     at_work.until(
         lambda: Counter(at_work.watch.progress.rejected if at_work.watch.progress else ()) - before == expected,
         f"the progress to count {dict(expected)}",
