@@ -165,8 +165,9 @@ class AggregatorCore:
         return Receipt(update=offer.update, verdict="rejected", reason=refusal.reason, detail=str(refusal)[:_DETAIL])
 
     def _remember(self, client_id: str, digest: str, receipt: Receipt) -> None:
-        outbox = self.state.ledger.enter(client_id, digest, receipt)
-        self.news.outboxes.setdefault(client_id, {})[outbox.outbox_id] = outbox
+        self.state.ledger.enter(client_id, digest, receipt)
+        sequences = self.news.outboxes.setdefault(client_id, {}).setdefault(receipt.update.outbox_id, [])
+        sequences.append(receipt.update.sequence)
 
     def _delivered(self) -> set[str]:
         return {folded.client_id for folded in self.state.buffer.updates}

@@ -7,28 +7,48 @@ slept for a year, bounded for each client, nothing to do with staleness.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from fedmq.schemas.errors import Reason
 from fedmq.schemas.messages import Receipt, UpdateId
 
-__all__ = ["WINDOW", "Ledger", "Outbox"]
+__all__ = ["DIGEST_BYTES", "WINDOW", "Ledger", "Outbox", "Verdict"]
 
 WINDOW = 64
 """Sequence numbers of an outbox that are remembered; an outbox holds fewer than this many updates."""
+
+DIGEST_BYTES = 16
+"""Of an update's digest, those that are remembered: enough to tell two updates apart."""
 
 _OUTBOXES = 2
 _RETIRED = (
     64  # ids of older outboxes: one for every disk image put back, and for every start of a device without a disk
 )
-_DETAIL = 120  # characters of a verdict's sentence that are remembered
+
+
+class Verdict(NamedTuple):
+    """What is remembered of a receipt; its sentence is not.
+
+    Attributes:
+        digest: the first 16 bytes of the update's.
+        reason: why it was rejected; None if it was accepted.
+        version, staleness: as in the receipt.
+
+    """
+
+    digest: bytes
+    reason: Reason | None
+    version: int | None
+    staleness: int | None
 
 
 @dataclass(slots=True)
 class Outbox:
-    """The verdicts on one outbox's updates: sequence -> (digest of the update, receipt)."""
+    """The verdicts on one outbox's updates, by sequence number."""
 
     outbox_id: str
     newest: int = -1
-    verdicts: dict[int, tuple[str, Receipt]] = field(default_factory=dict)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -38,7 +58,11 @@ class _Client:
 
 
 class Ledger:
-    """Verdicts by client and update id."""
+    """Verdicts by client and update id.
+
+    A full outbox of 64 verdicts takes 15 kB of memory. A client has one, and two once it has
+    drawn a new outbox id.
+    """
 
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
@@ -66,13 +90,13 @@ class Ledger:
         known = outbox.verdicts.get(update.sequence)
         if known is None:
             return None
-        if known[0] != digest:
+        if known.digest != _short(digest):
             detail = "this update id was used for other content; a restored disk image needs a new outbox id"
             return Receipt(update=update, verdict="rejected", reason="id_reused", detail=detail)
-        return known[1]
+        return _receipt(update, known)
 
-    def enter(self, client_id: str, digest: str, receipt: Receipt) -> Outbox:
-        """Remember a verdict. `find` must have said that there is none. The outbox's record, for the store."""
+    def enter(self, client_id: str, digest: str, receipt: Receipt) -> None:
+        """Remember the verdict on an update of this digest, SHA-256 in hex; `find` must have said that it has none."""
         client = self._clients.setdefault(client_id, _Client())
         outbox = next((o for o in client.outboxes if o.outbox_id == receipt.update.outbox_id), None)
         if outbox is None:
@@ -82,12 +106,11 @@ class Ledger:
                 client.retired.append(old.outbox_id)
             client.outboxes = client.outboxes[-_OUTBOXES:]
             client.retired = client.retired[-_RETIRED:]
-        short = receipt.model_copy(update={"detail": receipt.detail[:_DETAIL]})
-        outbox.verdicts[receipt.update.sequence] = (digest, short)
+        verdict = Verdict(_short(digest), receipt.reason, receipt.version, receipt.staleness)
+        outbox.verdicts[receipt.update.sequence] = verdict
         outbox.newest = max(outbox.newest, receipt.update.sequence)
         for sequence in [s for s in outbox.verdicts if s <= outbox.newest - WINDOW]:
             del outbox.verdicts[sequence]
-        return outbox
 
     def retired(self, client_id: str) -> list[str]:
         """Outbox ids of this client whose verdicts are forgotten."""
@@ -100,6 +123,17 @@ class Ledger:
     def restore(self, client_id: str, outboxes: list[Outbox], retired: list[str]) -> None:
         """Put back what the store kept of a client."""
         self._clients[client_id] = _Client(outboxes, retired)
+
+
+def _short(digest: str) -> bytes:
+    return bytes.fromhex(digest[: 2 * DIGEST_BYTES])
+
+
+def _receipt(update: UpdateId, known: Verdict) -> Receipt:
+    if known.reason is None:
+        return Receipt(update=update, verdict="accepted", version=known.version, staleness=known.staleness)
+    detail = "it was refused when it was offered first; the aggregator keeps the reason, not the sentence"
+    return Receipt(update=update, verdict="rejected", reason=known.reason, detail=detail)
 
 
 def _expired(update: UpdateId, why: str) -> Receipt:

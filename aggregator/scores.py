@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import median_low
 
 from fedmq.schemas.messages import DeviceEvaluation, Evaluation
 
@@ -18,20 +19,23 @@ _MOST_SAMPLES = (1 << 63) - 1  # that a message can say
 
 
 def summarised(evaluations: Iterable[Evaluation]) -> DeviceEvaluation | None:
-    """Mean and spread of some evaluations; None if there are none."""
+    """Mean and spread of some evaluations, each by its samples up to 10 x their median; None if there are none."""
     measured = [evaluation for evaluation in evaluations if evaluation.num_samples and evaluation.metrics]
     if not measured:
         return None
+    most = 10 * median_low(evaluation.num_samples for evaluation in measured)
+    counts = [min(evaluation.num_samples, most) for evaluation in measured]
     mean: dict[str, float] = {}
     spread: dict[str, float] = {}
     for name in sorted({name for evaluation in measured for name in evaluation.metrics})[:32]:
-        pairs = [(e.metrics[name], e.num_samples) for e in measured if abs(e.metrics.get(name, math.inf)) <= _LARGEST]
+        values = [evaluation.metrics.get(name, math.inf) for evaluation in measured]
+        pairs = [(value, n) for value, n in zip(values, counts, strict=True) if abs(value) <= _LARGEST]
         if not pairs:
             continue
         total = sum(n for _, n in pairs)
         mean[name] = sum(value * n for value, n in pairs) / total
         spread[name] = math.sqrt(sum(n * (value - mean[name]) ** 2 for value, n in pairs) / total)
-    samples = min(sum(evaluation.num_samples for evaluation in measured), _MOST_SAMPLES)
+    samples = min(sum(counts), _MOST_SAMPLES)
     return DeviceEvaluation(clients=len(measured), num_samples=samples, mean=mean, spread=spread)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fedmq.aggregator.buffer import Buffer, Folded
-from fedmq.aggregator.ledger import Ledger, Outbox
+from fedmq.aggregator.ledger import Ledger
 from fedmq.aggregator.scores import Scores
 from fedmq.aggregator.tempo import Tempo
 from fedmq.schemas.errors import Reason
@@ -42,13 +42,13 @@ class News:
 
     Attributes:
         versions: that were made.
-        outboxes: with new verdicts, by client and outbox id.
+        outboxes: sequence numbers of updates with new verdicts, by client and outbox id.
         measured: the aggregator's own evaluations, by version.
 
     """
 
     versions: list[VersionRecord] = field(default_factory=list)
-    outboxes: dict[str, dict[str, Outbox]] = field(default_factory=dict)
+    outboxes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     measured: dict[int, Metrics] = field(default_factory=dict)
 
 

@@ -8,15 +8,16 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
 from fedmq.aggregator.buffer import Folded
-from fedmq.aggregator.ledger import Outbox
+from fedmq.aggregator.ledger import DIGEST_BYTES, Outbox, Verdict
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.tempo import Tempo
-from fedmq.schemas.messages import Evaluation, Receipt
+from fedmq.schemas.errors import Reason
+from fedmq.schemas.messages import Evaluation
 
 __all__ = ["Tables"]
 
@@ -24,7 +25,9 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS history (version INTEGER PRIMARY KEY, record TEXT NOT NULL, devices TEXT, aggregator TEXT);
 CREATE TABLE IF NOT EXISTS outbox (
-    client_id TEXT NOT NULL, outbox_id TEXT NOT NULL, place INTEGER NOT NULL, newest INTEGER NOT NULL,
+    client_id TEXT NOT NULL, outbox_id TEXT NOT NULL,
+    place INTEGER NOT NULL, -- in the order of their coming; below 0 if only the id is remembered
+    newest INTEGER NOT NULL,
     PRIMARY KEY (client_id, outbox_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdict (
     client_id TEXT NOT NULL, outbox_id TEXT NOT NULL, sequence INTEGER NOT NULL, digest TEXT NOT NULL,
@@ -32,9 +35,9 @@ CREATE TABLE IF NOT EXISTS verdict (
 CREATE TABLE IF NOT EXISTS score (
     client_id TEXT PRIMARY KEY, version INTEGER NOT NULL, evaluation TEXT NOT NULL) WITHOUT ROWID;
 """
+_REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
 _FOLDED = TypeAdapter(list[Folded])
 _RECORD = TypeAdapter(VersionRecord)
-_RETIRED = -1  # the place of an outbox of which only the id is remembered
 
 
 class Tables:
@@ -117,19 +120,17 @@ class Tables:
             measured = {"devices": devices, "aggregator": aggregator}
             yield json.loads(record) | {key: json.loads(text) if text else None for key, text in measured.items()}
 
-    def _write_client(self, state: State, client_id: str, outboxes: dict[str, Outbox]) -> None:
-        key = (client_id,)
-        for outbox_id, outbox in outboxes.items():
-            rows = [
-                (client_id, outbox_id, sequence, digest, receipt.model_dump_json(exclude_none=True))
-                for sequence, (digest, receipt) in outbox.verdicts.items()
-            ]
-            self._db.executemany("INSERT OR IGNORE INTO verdict VALUES (?, ?, ?, ?, ?)", rows)
-            oldest = (client_id, outbox_id, min(outbox.verdicts))
+    def _write_client(self, state: State, client_id: str, news: dict[str, list[int]]) -> None:
+        key, remembered = (client_id,), state.ledger.outboxes(client_id)
+        for outbox in remembered:
+            new = [s for s in news.get(outbox.outbox_id, ()) if s in outbox.verdicts]
+            rows = [(client_id, outbox.outbox_id, s, *_row(outbox.verdicts[s])) for s in new]
+            self._db.executemany("INSERT INTO verdict VALUES (?, ?, ?, ?, ?)", rows)
+            oldest = (client_id, outbox.outbox_id, min(outbox.verdicts))
             self._db.execute("DELETE FROM verdict WHERE client_id = ? AND outbox_id = ? AND sequence < ?", oldest)
         retired = state.ledger.retired(client_id)
-        places = [(*key, box.outbox_id, n, box.newest) for n, box in enumerate(state.ledger.outboxes(client_id))]
-        places += [(*key, outbox_id, _RETIRED, -1) for outbox_id in retired]
+        places = [(*key, box.outbox_id, n, box.newest) for n, box in enumerate(remembered)]
+        places += [(*key, outbox_id, n - len(retired), -1) for n, outbox_id in enumerate(retired)]
         self._db.execute("DELETE FROM outbox WHERE client_id = ?", key)
         self._db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?)", places)
         for outbox_id in retired:
@@ -144,15 +145,28 @@ class Tables:
         boxes: dict[tuple[str, str], Outbox] = {}
         for client_id, outbox_id, place, newest in self._db.execute("SELECT * FROM outbox ORDER BY client_id, place"):
             outboxes, retired = clients.setdefault(client_id, ([], []))
-            if place == _RETIRED:
+            if place < 0:
                 retired.append(outbox_id)
             else:
                 boxes[client_id, outbox_id] = Outbox(outbox_id, newest)
                 outboxes.append(boxes[client_id, outbox_id])
-        for client_id, outbox_id, sequence, digest, text in self._db.execute("SELECT * FROM verdict"):
-            boxes[client_id, outbox_id].verdicts[sequence] = (digest, Receipt.model_validate_json(text))
+        rows = self._db.execute("SELECT * FROM verdict ORDER BY client_id, outbox_id, sequence")
+        for client_id, outbox_id, sequence, digest, receipt in rows:
+            boxes[client_id, outbox_id].verdicts[sequence] = _verdict(digest, receipt)
         for client_id, (outboxes, retired) in clients.items():
             yield client_id, outboxes, retired
+
+
+def _row(verdict: Verdict) -> tuple[str, str]:
+    receipt = {"reason": verdict.reason, "version": verdict.version, "staleness": verdict.staleness}
+    return verdict.digest.hex(), json.dumps({key: value for key, value in receipt.items() if value is not None})
+
+
+def _verdict(digest: str, receipt: str) -> Verdict:
+    said = json.loads(receipt)
+    reason = _REASONS[said["reason"]] if "reason" in said else None
+    # FedMQ once kept whole digests and receipts in these columns.
+    return Verdict(bytes.fromhex(digest)[:DIGEST_BYTES], reason, said.get("version"), said.get("staleness"))
 
 
 def _figures(state: State) -> dict[str, Any]:

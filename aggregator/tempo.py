@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, median_low
 
 __all__ = ["TARGET_STALENESS", "Tempo"]
 
@@ -61,8 +61,11 @@ class Tempo:
         self.buffer_size = buffer_size or max(1, round((self.clients_at_work - 1) / TARGET_STALENESS))
 
     def median_samples(self) -> float:
-        """Of the last 101 updates; infinite before the first, so that it caps nothing."""
-        return median(self.samples) if self.samples else float("inf")
+        """Of the last 101 updates; infinite before the first, so that it caps nothing.
+
+        It is the lower of the middle two if there are two: up to half of the counts may be made up.
+        """
+        return median_low(self.samples) if self.samples else float("inf")
 
     def flush_after(self) -> float | None:
         """Seconds that a buffer may wait for K updates: twice what they usually take. None while that is unknown."""

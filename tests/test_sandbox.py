@@ -103,8 +103,8 @@ def verdicts(sandbox: Sandbox, verdict: str) -> set[tuple[str, str, int]]:
         (client_id, outbox.outbox_id, sequence)
         for client_id in ledger.clients()
         for outbox in ledger.outboxes(client_id)
-        for sequence, (_, receipt) in outbox.verdicts.items()
-        if receipt.verdict == verdict
+        for sequence, known in outbox.verdicts.items()
+        if ("rejected" if known.reason else "accepted") == verdict
     }
 
 

@@ -50,6 +50,8 @@ def _every_update(name: str, staleness: Staleness | None, alpha: float, momentum
         return s(arrival.staleness), 1.0
 
     def rates(batch: Batch) -> Rates:
-        return Rates(parameters=alpha, statistics=alpha * batch.weight, damping=batch.weight)
+        # Its own buffers hold one update of mass 1. What another strategy left in one is damped like its mean.
+        damping = batch.weight / batch.mass
+        return Rates(alpha / batch.mass, statistics=alpha * damping, damping=damping)
 
     return Strategy(name, weigh, rates, buffer_size=1, momentum=momentum, mixes=mixes)

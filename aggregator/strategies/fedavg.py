@@ -19,7 +19,7 @@ def fedavg(
 
     A cohort is whoever is online then. It closes when its count of updates is in, when those that are missing are all
     offline, or at the deadline; what comes after is refused (`late`). Samples n_i are capped at 10 x their running
-    median.
+    median, except those of the first update of a run, when none is known.
 
     Args:
         clients: how many have to be online before a cohort is frozen.

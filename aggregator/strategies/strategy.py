@@ -21,7 +21,7 @@ class Arrival:
     Attributes:
         staleness: tau, in versions, counted at this moment.
         num_samples: what its sender says that it trained on.
-        median_samples: running median of what all senders said.
+        median_samples: running median of what all senders said; infinite before the first.
 
     """
 
@@ -108,7 +108,10 @@ class Strategy:
 
 
 def sample_factor(arrival: Arrival) -> float:
-    """min(n_i, 10 * running median): a claim of 10^12 samples must not own the model."""
+    """min(n_i, 10 * running median), so that a claim of 10^12 samples counts as ten.
+
+    The first update of a run has no median before it and is not capped: such a claim in it owns the first version.
+    """
     return min(float(arrival.num_samples), 10.0 * arrival.median_samples)
 
 

@@ -13,7 +13,7 @@ from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.strategies import STRATEGIES, fedasync, fedavg
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import Evaluation, Missing, Receipt
-from tests.aggregator.small_run import SmallRun, offer_of, plain_fedbuff
+from tests.aggregator.small_run import SmallRun, offer_of, outbox, plain_fedbuff
 from tests.generators import unhurried
 
 
@@ -40,7 +40,7 @@ def test_the_same_offer_has_the_same_verdict_however_often_it_comes_and_counts_o
 def test_a_rejection_is_as_final_and_counts_once() -> None:
     run = SmallRun()
     refused = [run.judge("alice", [float("nan")], sequence=0) for _ in range(3)]
-    assert refused == [refused[0]] * 3
+    assert [reason(receipt) for receipt in refused] == ["not_finite"] * 3
     assert reason(refused[0]) == "not_finite"
     assert run.state.rejected == Counter({"not_finite": 1})
     assert run.weights == [0.0]
@@ -96,7 +96,7 @@ def test_a_failure_of_the_aggregator_itself_is_a_final_internal_rejection() -> N
     offer, body = offer_of([1.0], run.layout)
     refused = run.core.refuse("alice", offer, ProtocolError("internal", "the aggregator failed"))
     assert reason(refused) == "internal"
-    assert run.core.judge("alice", offer, body, 0.0) == refused
+    assert reason(run.core.judge("alice", offer, body, 0.0)) == "internal"
     assert run.state.accepted == 0
 
 
@@ -227,7 +227,7 @@ def test_news_are_told_once_rejections_too() -> None:
     run.judge("alice", [float("nan")])
     run.deliver("bob", 1.0)
     news = run.core.take()
-    assert sorted(news.outboxes) == ["alice", "bob"]
+    assert news.outboxes == {"alice": {outbox(1): [0]}, "bob": {outbox(1): [0]}}
     assert run.core.take().outboxes == {}
 
 
@@ -262,7 +262,8 @@ def test_in_any_order_with_any_repetition_an_update_is_in_one_version_if_accepte
         if isinstance(answer, Missing):
             assert (client_id, sequence) not in verdicts
         else:
-            assert verdicts.setdefault((client_id, sequence), answer) == answer
+            said = verdicts.setdefault((client_id, sequence), answer)
+            assert answer == said.model_copy(update={"detail": answer.detail})  # the sentence is not remembered
     run.core.finish("the end", now)
 
     inputs = [(folded.client_id, folded.update.sequence) for v in run.core.news.versions for folded in v.updates]

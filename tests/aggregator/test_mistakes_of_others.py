@@ -164,7 +164,7 @@ def test_with_a_buffer_of_one_a_stale_update_moves_the_model_less_than_a_fresh_o
 
 @pytest.mark.parametrize("strategy", [fedavg(clients=21), plain_fedbuff(21, sample_weights=True)],
                          ids=["fedavg", "fedbuff"])  # fmt: skip
-def test_a_claim_of_a_trillion_samples_does_not_own_the_model(strategy: Strategy) -> None:
+def test_a_claim_of_a_trillion_samples_counts_as_ten_once_other_counts_are_known(strategy: Strategy) -> None:
     run = SmallRun(strategy, [0.0])
     honest = [f"client-{number}" for number in range(20)]
     for client in [*honest, "liar"]:
@@ -177,3 +177,17 @@ def test_a_claim_of_a_trillion_samples_does_not_own_the_model(strategy: Strategy
         run.deliver(client, 1.0, num_samples=100)
     # It counts as ten medians: (20 * 100 - 1000) / (20 * 100 + 1000).
     assert run.weights == [pytest.approx(1 / 3, rel=1e-5)]
+
+
+def test_a_claim_of_a_trillion_samples_owns_the_first_version_if_it_comes_first_and_no_later_one() -> None:
+    # Nothing is known before the first update, so nothing caps it.
+    run = SmallRun(fedavg(clients=2), [0.0])
+    for client in ("liar", "honest"):
+        run.core.presence(client, True, 0.0)
+    moves = []
+    for _ in range(4):
+        before = run.weights[0]
+        run.deliver("liar", 1.0, num_samples=10**12)
+        run.deliver("honest", 0.0, num_samples=100)
+        moves.append(run.weights[0] - before)
+    assert moves == pytest.approx([1.0, *[10 / 11] * 3], abs=1e-6)

@@ -21,6 +21,17 @@ def test_a_mean_is_weighted_by_samples_and_so_is_the_spread() -> None:
     assert summary.spread == {"accuracy": pytest.approx(0.03**0.5)}
 
 
+def test_a_claim_of_a_trillion_test_samples_counts_as_ten_medians() -> None:
+    honest = [measured(100, accuracy=0.5) for _ in range(10)]
+    summary = summarised([measured(10**12, accuracy=1.0), *honest])
+    assert summary is not None
+    assert summary.mean["accuracy"] == pytest.approx(0.75)
+    assert summary.num_samples == 2000
+    summary = summarised([measured(10**12, accuracy=1.0), measured(100, accuracy=0.5)])
+    assert summary is not None
+    assert summary.num_samples == 1100
+
+
 def test_each_metric_is_a_mean_over_those_that_measured_it() -> None:
     summary = summarised([measured(10, loss=1.0), measured(30, loss=2.0, accuracy=0.5)])
     assert summary is not None

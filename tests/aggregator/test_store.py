@@ -18,9 +18,10 @@ from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.store import FORMAT, Store
-from fedmq.aggregator.strategies import Strategy, fedasync, fedavg
+from fedmq.aggregator.strategies import STRATEGIES as EVERY_STRATEGY
+from fedmq.aggregator.strategies import Strategy, fedasync, fedavg, fedbuff
 from fedmq.schemas.errors import StoreError
-from fedmq.schemas.messages import Evaluation
+from fedmq.schemas.messages import Evaluation, Receipt
 from tests.aggregator.small_run import SmallRun, layout_of, offer_of, outbox, plain_fedbuff
 
 
@@ -164,6 +165,75 @@ def test_a_verdict_is_the_same_after_a_restart(tmp_path: Path) -> None:
     assert again.judge("alice", accepted, body, 9.0) == receipt
     assert state.accepted == 1
     store.close()
+
+
+def test_retired_outboxes_keep_their_order_over_a_restart_so_that_the_oldest_is_forgotten(tmp_path: Path) -> None:
+    run = SmallRun(parameters=[0.0, 0.0], statistics=[1.0])
+    boxes = [outbox(1000 - 7 * number) for number in range(67)]  # not in the order of their names
+    for box in boxes[:66]:
+        run.deliver("alice", 1.0, 1.0, 1.0, outbox_id=box)
+    store = Store(tmp_path, "kitchen")
+    commit(store, run)
+    store.close()
+    store, state = opened(tmp_path)
+    store.close()
+    assert state.ledger.retired("alice") == boxes[:64]
+    offer, body = offer_of([1.0, 1.0, 1.0], run.layout, outbox_id=boxes[66])
+    AggregatorCore(state, run.strategy, run.core.rules, Goal()).judge("alice", offer, body, 99.0)
+    assert state.ledger.retired("alice") == boxes[1:65]
+
+
+def test_a_ledger_that_an_older_fedmq_wrote_is_read(tmp_path: Path) -> None:
+    run = SmallRun(parameters=[0.0, 0.0], statistics=[1.0])
+    good, body = offer_of([1, 1, 1], run.layout)
+    bad, nan = offer_of([float("nan"), 1, 1], run.layout, sequence=1)
+    receipts = [run.core.judge("alice", good, body, 0.0), run.core.judge("alice", bad, nan, 1.0)]
+    store = Store(tmp_path, "kitchen")
+    commit(store, run)
+    store.close()
+    database = sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None)
+    for offer, receipt in zip((good, bad), receipts, strict=True):
+        assert isinstance(receipt, Receipt)
+        row = (offer.digest, receipt.model_dump_json(exclude_none=True), offer.update.sequence)
+        database.execute("UPDATE verdict SET digest = ?, receipt = ? WHERE sequence = ?", row)
+    database.close()
+    store, state = opened(tmp_path)
+    assert everything_of(state)["ledger"] == everything_of(run.state)["ledger"]
+    store.close()
+
+
+@pytest.mark.parametrize("name", EVERY_STRATEGY)
+@pytest.mark.parametrize(
+    "left_by",
+    [fedbuff(buffer_size=8), fedbuff(buffer_size=8, sample_weights=True), fedavg(clients=8)],
+    ids=["fedbuff", "fedbuff by samples", "fedavg"],
+)  # FedAsync never leaves anything in its buffer
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_what_another_strategy_left_in_the_buffer_moves_the_model_no_further_than_a_mean_of_it(
+    left_by: Strategy, name: str, momentum: float, tmp_path: Path
+) -> None:
+    run = SmallRun(left_by, [0.0, 0.0], [1.0])
+    for number in range(8):
+        run.core.presence(f"client-{number}", True, 0.0)
+    for number in range(13):  # a version, and five updates in the buffer, which may be stale
+        base = run.state.version if left_by.cohort else 0
+        values = (0.5 + number / 26, -1.0, 0.5 + number / 26)
+        run.deliver(f"client-{number % 8}", *values, base_version=base, num_samples=200 + number)
+    assert (run.state.version, len(run.state.buffer.updates)) == (1, 5)
+    before = run.weights
+    store = Store(tmp_path, "kitchen")
+    commit(store, run)
+    store.close()
+    store, state = opened(tmp_path)
+    store.close()
+
+    core = AggregatorCore(state, EVERY_STRATEGY[name](momentum=momentum), run.core.rules, Goal())
+    core.finish("enough", 999.0)
+    assert state.version == 2
+    first, second, statistic = (float(x) for x in state.weights)
+    assert 0 < first - before[0] <= 1 + 1e-6
+    assert -1 - 1e-6 <= second - before[1] < 0
+    assert 0.5 <= statistic <= 1
 
 
 def test_nothing_of_a_run_piles_up_in_its_folder(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import median
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def fedbuff_by_hand(
     x, version, buffer, seen = np.array(START), 0, [], [float("inf")]
     for behind, samples, values in updates:
         s = (1 + min(behind, version)) ** -0.5
-        buffer.append((s, min(samples, 10 * median(seen[-101:])) if sample_weights else 1.0, values))
+        buffer.append((s, min(samples, 10 * median_low(seen[-101:])) if sample_weights else 1.0, values))
         seen = [n for n in seen if n < float("inf")] + [samples]
         if len(buffer) == k:
             total = sum(s * n * values for s, n, values in buffer)

@@ -106,6 +106,13 @@ def test_the_median_of_samples_caps_nothing_before_the_first_update() -> None:
     assert tempo.median_samples() == 100
 
 
+def test_half_of_the_counts_may_be_made_up_and_the_median_is_an_honest_one() -> None:
+    tempo = Tempo()
+    for samples in (10**12, 100) * 3:
+        tempo.update(0, 0, samples, None)
+    assert tempo.median_samples() == 100
+
+
 def test_all_figures_are_bounded_however_long_it_runs() -> None:
     tempo = Tempo()
     for accepted in range(5000):
