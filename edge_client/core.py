@@ -32,6 +32,7 @@ _FAILURE_AFTER = 5.0  # seconds until a failed training is tried again; doubled 
 _FAILURE_LONGEST = 600.0
 _ASK_AFTER = 30.0  # seconds until the broker is asked again for what it keeps for everyone; doubled each time
 _ASK_LONGEST = 600.0
+_DOUBLINGS = 64  # at most: far beyond every longest wait, and 1024 would overflow
 _GREETING = 1.0  # all offers within this many seconds of an aggregator's or a broker's return
 _UNANSWERED = 8  # offers on their way at a time
 _TAKEOVERS = 3  # within a minute; see `own_status`
@@ -80,7 +81,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """The update's id was used elsewhere: it needs another outbox id."""
+    """The update's id was used elsewhere: it needs another outbox id. Answered by `ClientCore.renewed`."""
 
     sequence: int
 
@@ -124,7 +125,7 @@ class ClientCore:
         self._random = randomness
         self._connected = False
         self._aggregator: str | None = None  # its incarnation while it is online
-        self._head: Head | None = None  # the newest heard
+        self._head: Head | None = None  # the newest that was accepted
         self._trained: tuple[str, int] | None = None  # run and version that were trained on last
         self._again = 0  # how often on that version
         self._retrain_at: float | None = None
@@ -143,6 +144,11 @@ class ClientCore:
     def base_version(self) -> int | None:
         """The version that was trained on last."""
         return self._trained[1] if self._trained else None
+
+    @property
+    def newest(self) -> Head | None:
+        """The head that any training begins with: the last one that fitted, was not old and was heard between jobs."""
+        return self._head
 
     def connected(self, now: float) -> list[Action]:
         """A connection was made; presence is heard anew."""
@@ -201,7 +207,7 @@ class ClientCore:
         for sequence in dropped:
             self._pending.pop(sequence, None)
         self._pending[offer.update.sequence] = _Pending(offer.update, now, with_body=True)
-        wait = min(self.training.plan.retrain_after * 2**self._again, _RETRAIN_LONGEST)
+        wait = min(self.training.plan.retrain_after * 2 ** min(self._again, _DOUBLINGS), _RETRAIN_LONGEST)
         self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
         self.training = None
         # A model that has this update in it is worth a moment; an aggregator that does not answer is not waited for.
@@ -210,9 +216,9 @@ class ClientCore:
 
     def failed(self, now: float) -> list[Action]:
         """A job failed; the next attempt takes the newest snapshot, after a while."""
-        wait = min(_FAILURE_AFTER * 2**self._failures, _FAILURE_LONGEST) * self._random.uniform(0.75, 1.25)
+        wait = min(_FAILURE_AFTER * 2 ** min(self._failures, _DOUBLINGS), _FAILURE_LONGEST)
         self._failures += 1
-        self._not_before = self._retrain_at = now + wait
+        self._not_before = self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
         self.training = None
         return self._follow()
 
@@ -220,14 +226,13 @@ class ClientCore:
         """What became of offers."""
         actions: list[Action] = []
         for receipt in reply.receipts:
-            pending = self._find(receipt.update)
-            if pending is None:
+            if self._find(receipt.update) is None:
                 continue
+            # At once, so that the same receipt again is nothing: renewed twice, the update would count twice.
+            del self._pending[receipt.update.sequence]
             if receipt.reason == "id_reused":
-                pending.unanswered = False
                 actions.append(Renew(receipt.update.sequence))
                 continue
-            del self._pending[receipt.update.sequence]
             actions.append(Delete(receipt.update.sequence, receipt))
             for waiting in self._pending.values():
                 if waiting.crowded:

@@ -25,7 +25,10 @@ from fedmq.schemas.messages import Offer, UpdateId
 __all__ = ["MOST_UPDATES", "Outbox"]
 
 MOST_UPDATES = 63
-"""One less than what the aggregator's ledger remembers of an outbox, so that no update here can be forgotten there."""
+"""How far apart the sequence numbers of waiting updates may be, both ends counted.
+
+One less than what the aggregator's ledger remembers of an outbox, so that no update here can be forgotten there.
+"""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -111,9 +114,20 @@ class Outbox:
         with self._translated():
             return bytes(self._one("body", sequence))
 
-    def delete(self, sequence: int) -> None:
-        """Let an update go: it has its verdict."""
+    def delete(self, sequence: int, *, forgotten: bool = False) -> None:
+        """Let an update go: it has its verdict.
+
+        Args:
+            sequence: of the update.
+            forgotten: the verdict is that the aggregator remembers its outbox id no more, or not so far back. Updates
+                that are made later have a new one; else a device that starts from one old image expires for ever.
+
+        """
+        left = self.offer(sequence).update.outbox_id if forgotten else None
         with self._transaction() as execute:
+            # Only if it is still the newest: the aggregator remembers no more than two.
+            if left is not None and left == self._meta("outbox_id"):
+                execute("UPDATE meta SET value = ? WHERE key = 'outbox_id'", (self._new_id(),))
             execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
 
     def renew(self, sequence: int) -> Offer:
@@ -148,10 +162,11 @@ class Outbox:
 
     def _overflowing(self) -> list[int]:
         rows = self._db.execute("SELECT sequence, length(body) FROM entry ORDER BY sequence DESC").fetchall()
-        dropped, total = [], 0
-        for place, (sequence, size) in enumerate(rows):
+        newest, dropped, total = rows[0][0], [], 0
+        for sequence, size in rows:
             total += size
-            if place >= MOST_UPDATES or (place and total > self._most_bytes):
+            # Numbers count, not updates: those between may have been judged, and push the old ones out there.
+            if sequence <= newest - MOST_UPDATES or (sequence < newest and total > self._most_bytes):
                 dropped.append(sequence)
         return dropped
 

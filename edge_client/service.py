@@ -85,7 +85,8 @@ class ClientService:
         self._training = training
         self._runner = runner
         self._clock = clock
-        self._heard: tuple[Head, memoryview] | None = None  # the newest head and its weights
+        self._snapshot: tuple[memoryview, Layout] | None = None  # the weights of the core's newest head
+        self._unfitting: tuple[Head, memoryview] | None = None  # the last head that waits for its layout
         self._announced: Layout | None = None  # by the layout topic
         self._job: tuple[Head, Layout] | None = None
         self._status = ClientStatus(
@@ -216,9 +217,14 @@ class ClientService:
         except ConfigError as error:
             self.stop(Stop(2, str(error)))
             return
-        self._heard = (head, body)
         fits = None if layout is None else layout.digest == head.layout
-        self._perform(self._core.head(head, fits, now), now)
+        actions = self._core.head(head, fits, now)
+        # Weights stay only beside the head that they came with: the core ignores an old head, and any while it trains.
+        if layout is not None and self._core.newest is head:
+            self._snapshot, self._unfitting = (body, layout), None
+        elif not fits:
+            self._unfitting = (head, body)
+        self._perform(actions, now)
 
     def _learn(self, notice: LayoutNotice, body: memoryview, now: float) -> None:
         announced = Layout.decode(body)
@@ -226,14 +232,14 @@ class ClientService:
             raise ProtocolError("malformed", "the layout does not have the announced digest")
         self._announced = announced
         self._link.unsubscribe(self._topics.layout)
-        if self._heard is None or self._heard[0].layout != announced.digest:
+        if self._unfitting is None or self._unfitting[0].layout != announced.digest:
             return
-        mine = self._training.layout(self._heard[0].plan)
+        mine = self._training.layout(self._unfitting[0].plan)
         difference = mine.difference(announced) if mine else None
         if difference:
             self.stop(Stop(2, f"this device's model is not the aggregator's: {difference}; use the same task file"))
         else:
-            self._hear(*self._heard, now)
+            self._hear(*self._unfitting, now)
 
     def _perform(self, actions: list[Action], now: float) -> None:
         for action in actions:
@@ -251,7 +257,7 @@ class ClientService:
                 case SendOffer(sequence, with_body):
                     self._send(sequence, with_body)
                 case Delete(sequence, receipt):
-                    self._outbox.delete(sequence)
+                    self._outbox.delete(sequence, forgotten=receipt.reason == "expired")
                     if receipt.verdict == "accepted":
                         self.accepted += 1
                     else:
@@ -269,10 +275,8 @@ class ClientService:
                     self.stop(action)
 
     def _start_job(self, head: Head) -> None:
-        assert self._heard is not None
-        body = self._heard[1]
-        layout = self._training.layout(head.plan) or self._announced
-        assert layout is not None
+        assert self._snapshot is not None
+        body, layout = self._snapshot
         self._job = (head, layout)
         self._say(activity="training", run=head.run)
 

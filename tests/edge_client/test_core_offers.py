@@ -99,6 +99,21 @@ def test_an_id_that_was_used_elsewhere_is_renewed_and_the_update_offered_with_it
     assert [type(a) for a in core.reply(rejected(0, "late", outbox_id="f" * 32), 1.4)] == [Delete]
 
 
+def test_the_same_receipt_twice_in_one_reply_renews_an_id_once() -> None:
+    core = connected_core(offer(0))
+    core.tick(1.0)
+    [receipt] = rejected(0, "id_reused").receipts
+    assert core.reply(Reply(run=RUN, incarnation="1" * 32, receipts=(receipt, receipt)), 5.0) == [Renew(0)]
+    assert offers(core.renewed(update(0, "f" * 32), 5.0)) == [SendOffer(0, with_body=True)]
+
+
+def test_of_several_receipts_for_one_update_the_first_counts() -> None:
+    core = connected_core(offer(0))
+    core.tick(1.0)
+    [reused], [late] = rejected(0, "id_reused").receipts, rejected(0, "late").receipts
+    assert core.reply(Reply(run=RUN, incarnation="1" * 32, receipts=(reused, late)), 1.1) == [Renew(0)]
+
+
 def test_an_update_of_another_layout_makes_it_look_at_the_layout() -> None:
     core = connected_core(offer(0))
     core.tick(1.0)

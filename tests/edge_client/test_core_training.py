@@ -174,6 +174,19 @@ def test_a_failed_job_is_tried_again_on_the_newest_snapshot_after_longer_and_lon
     assert due - now <= 5.0 * 1.25, "a success makes the waits short again"
 
 
+def test_waits_stay_at_their_longest_however_often_it_trains_or_fails() -> None:
+    core = connected_core()
+    core.head(head(0), True, 0.0)
+    for again in range(1100):
+        core.trained(offer(again), [again - 1], 1e4 * again)
+        core.tick(1e4 * again + 5000.0)
+        assert core.training == head(0)
+    for again in range(1100, 2200):
+        core.failed(1e4 * again)
+        core.tick(1e4 * again + 5000.0)
+        assert core.training == head(0)
+
+
 def test_without_a_connection_it_goes_on_training_on_the_last_snapshot() -> None:
     core, _ = trained_core(retrain_after=10.0)
     core.disconnected()

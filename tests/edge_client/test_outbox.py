@@ -61,6 +61,16 @@ def test_it_holds_at_most_63_updates_and_the_oldest_goes(outbox: Outbox) -> None
     assert sequences(outbox) == list(range(1, 64))
 
 
+def test_waiting_sequence_numbers_lie_within_the_last_63_also_when_those_between_are_judged(outbox: Outbox) -> None:
+    for sequence in range(MOST_UPDATES):
+        assert outbox.add(offer(0), b"", None)[1] == []
+        if sequence > 1:
+            outbox.delete(sequence)
+    assert sequences(outbox) == [0, 1]
+    assert outbox.add(offer(0), b"", None)[1] == [0]
+    assert sequences(outbox) == [1, 63]
+
+
 def test_the_oldest_go_when_the_bytes_are_too_many_but_never_the_newest() -> None:
     outbox = Outbox(None, most_bytes=10)
     outbox.add(offer(0), b"1234", None)
@@ -88,6 +98,22 @@ def test_updates_that_are_renewed_one_after_the_other_share_one_new_outbox_id(ou
     ids = {outbox.renew(sequence).update.outbox_id for sequence in range(5)}
     assert len(ids) == 1, "the aggregator remembers two outboxes of a client, not five"
     assert outbox.renew(2).update.outbox_id not in ids, "the new id was used elsewhere too"
+
+
+def test_after_an_update_of_a_forgotten_outbox_later_ones_have_one_new_outbox_id(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    old = [outbox.add(offer(0), b"", None)[0] for _ in range(3)]
+    outbox.delete(0, forgotten=True)
+    outbox.delete(1, forgotten=True)
+    assert outbox.pending() == [old[2]], "it stays what it is: it may have been judged under its id"
+    first, _ = outbox.add(offer(0), b"", None)
+    outbox.delete(2, forgotten=True)
+    outbox.close()
+    again = Outbox(tmp_path)
+    second, _ = again.add(offer(0), b"", None)
+    again.close()
+    assert first.update.outbox_id == second.update.outbox_id != old[0].update.outbox_id
+    assert [first.update.sequence, second.update.sequence] == [3, 4]
 
 
 def test_what_stays_on_the_device_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def on_message(_: Any, __: Any, message: paho.MQTTMessage) -> None:
                 outbox = pending[0]["update"]["outbox_id"] = os.urandom(16).hex()
                 offer(with_body=True)
             else:
+                if receipt.get("reason") == "expired":
+                    outbox = os.urandom(16).hex()  # for what is made later; the expired update is gone
                 pending = None
                 client.subscribe(topic("model"), qos=1)
     for later in header.get("later", []):

@@ -1,0 +1,192 @@
+"""The client's loop at a broker in memory, the aggregator's part played by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.outbox import Outbox
+from fedmq.edge_client.runner import Job
+from fedmq.edge_client.service import ClientService
+from fedmq.edge_client.training import NumpyTrainer, Outcome
+from fedmq.schemas.errors import Reason
+from fedmq.schemas.layout import Entry, Layout
+from fedmq.schemas.messages import Head, LayoutNotice, Offer, Receipt, Reply, UpdateId
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import decode, encode
+from fedmq.tasks.contract import Arrays, Trained
+from fedmq.transport.link import Message
+from fedmq.transport.memory import MemoryBroker
+from tests.edge_client.words import RUN, online
+
+TOPICS = Topics("f")
+LAYOUT = Layout((Entry("w", (1,)),))
+
+
+class JobsByHand:
+    """A runner whose job is done when `finished` is set."""
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.finished = False
+
+    def start(self, job: Job) -> None:
+        self.job, self.finished = job, False
+
+    def take(self) -> Outcome | None:
+        if self.job is None or not self.finished:
+            return None
+        job, self.job = self.job, None
+        return job()
+
+
+class Device:
+    """A client that takes the announced layout, and what the aggregator gets of it.
+
+    Attributes:
+        weights: what each training began with.
+        offers: those that arrived.
+
+    """
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.outbox = Outbox(None)
+        self.weights: list[float] = []
+        self.offers: list[Offer] = []
+        self._jobs = JobsByHand()
+        self._link = self.broker.link("dev")
+        self._aggregator = self.broker.link("aggregator")
+        self.service = ClientService(
+            link=self._link,
+            topics=TOPICS,
+            client_id="dev",
+            core=ClientCore("e" * 32, random.Random(0), []),
+            incarnation="e" * 32,
+            outbox=self.outbox,
+            training=NumpyTrainer(self._train, "1"),
+            runner=self._jobs,
+            clock=lambda: self.broker.time.now,
+        )
+        self._aggregator.open()
+        self._aggregator.subscribe(TOPICS.update("dev"))
+        self.say(TOPICS.aggregator, encode(online()))
+        self.say(TOPICS.layout, encode(LayoutNotice(run=RUN, digest=LAYOUT.digest), LAYOUT.encoded))
+        self._link.open()
+        self.wait(0.1)
+
+    def _train(self, weights: Arrays, plan: Plan) -> Trained:
+        self.weights.append(float(weights["w"][0]))
+        return Trained({"w": weights["w"] + 1}, 1)
+
+    def say(self, topic: str, payload: bytes) -> None:
+        """As the aggregator, retained."""
+        assert self._aggregator.publish(topic, payload, retain=True)
+
+    def snapshot(self, version: int) -> None:
+        """Publish weights that are the version's number."""
+        body = np.array([version], "<f4").tobytes()
+        digest = hashlib.sha256(body).hexdigest()
+        head = Head(
+            run=RUN, version=version, plan=Plan(), layout=LAYOUT.digest, codec="float32", size=len(body), digest=digest
+        )
+        self.say(TOPICS.model, encode(head, body))
+
+    def reject(self, update: UpdateId, reason: Reason, times: int = 1) -> None:
+        receipt = Receipt(update=update, verdict="rejected", reason=reason)
+        self.say(TOPICS.reply("dev"), encode(Reply(run=RUN, incarnation="1" * 32, receipts=(receipt,) * times)))
+        self.wait(0.1)
+
+    def finish_job(self) -> None:
+        assert self._jobs.job is not None
+        self._jobs.finished = True
+        self.service.tick()
+        self.wait(0.1)
+
+    def wait(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        until = self.broker.time.now + seconds
+        while self.broker.time.now < until:
+            due = self.service.deadline()
+            self.broker.time.step(until if due is None else min(due, until))
+            while self._link.waiting:
+                event = self._link.poll(0.0)
+                assert event is not None
+                self.service.handle(event)
+            while self._aggregator.waiting:
+                event = self._aggregator.poll(0.0)
+                if isinstance(event, Message):
+                    self.offers.append(decode(event.payload, Offer)[0])
+            self.service.tick()
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    device = Device()
+    yield device
+    device.outbox.close()
+
+
+def test_an_old_head_does_not_leave_its_weights_for_the_next_training(device: Device) -> None:
+    device.snapshot(9)
+    device.wait(0.1)
+    device.finish_job()
+    device.snapshot(2)  # what a broker that came back from an old disk keeps
+    device.wait(60.0)
+    device.finish_job()
+    assert [offer.base_version for offer in device.outbox.pending()] == [9, 9]
+    assert device.weights == [9.0, 9.0]
+
+
+def test_a_head_that_arrives_while_it_trains_does_not_leave_its_weights_for_the_next_training(device: Device) -> None:
+    device.snapshot(8)
+    device.wait(0.1)
+    device.finish_job()
+    device.wait(2.5)  # until it is subscribed again
+    device.snapshot(9)
+    device.snapshot(10)  # on its way before the device can unsubscribe
+    device.wait(0.1)
+    device.broker.stop()
+    device.finish_job()
+    device.wait(60.0)
+    device.finish_job()
+    assert [offer.base_version for offer in device.outbox.pending()] == [8, 9, 9]
+    assert device.weights == [8.0, 9.0, 9.0]
+
+    device.broker.start()
+    device.wait(1.0)
+    device.finish_job()
+    assert device.outbox.pending()[-1].base_version == 10
+    assert device.weights == [8.0, 9.0, 9.0, 10.0]
+
+
+def test_an_id_that_is_reused_twice_in_one_reply_becomes_one_new_id(device: Device) -> None:
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    [first] = device.offers
+    device.reject(first.update, "id_reused", times=2)
+    device.reject(first.update, "id_reused")
+    device.wait(2.0)
+    ids = {offer.update for offer in device.offers} - {first.update}
+    assert ids == {device.outbox.offer(0).update}
+
+
+def test_an_expired_update_is_gone_and_the_next_has_a_new_outbox_id(device: Device) -> None:
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    [first] = device.offers
+    device.reject(first.update, "expired")
+    assert device.outbox.pending() == []
+    device.wait(60.0)
+    device.finish_job()
+    [second] = device.outbox.pending()
+    assert second.update.outbox_id != first.update.outbox_id
+    assert [offer.update for offer in device.offers] == [first.update, second.update]
