@@ -172,6 +172,7 @@ class AggregatorService:
             return
         self._commit()
         self._answer()
+        self._publisher.publish(self._core, self.now(), at_once=True)
         self._leave(ending)
 
     def _leave(self, ending: Ending) -> None:

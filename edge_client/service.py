@@ -42,6 +42,7 @@ __all__ = ["ClientService", "last_will"]
 
 log = logging.getLogger("fedmq.client")
 
+_QUIET_SECONDS = 5.0  # without a model until that is said
 _STATUS_INTERVAL = 0.5  # seconds between two statuses at least: they are for people
 _UNASSIGNED = UpdateId(outbox_id="0" * 32, sequence=0)  # until the outbox gives the update its id
 
@@ -99,6 +100,8 @@ class ClientService:
         self._status_sent: ClientStatus | None = None
         self._status_at = -_STATUS_INTERVAL
         self._asked: Stop | None = None
+        self._quiet_at: float | None = None  # when to say that there is no model
+        self._aggregator_online: bool | None = None
         self._connected = False
         local = outbox.local()
         if local:
@@ -122,7 +125,8 @@ class ClientService:
             self._connected = True
             self._say(connection=self._status.connection + 1)
             self._perform(self._core.connected(now), now)
-            log.info("connected client=%s", self._client_id)
+            self._quiet_at = now + _QUIET_SECONDS if self._core.newest is None else None
+            log.info("connected client=%s federation=%s", self._client_id, self._topics.federation)
         elif isinstance(event, Disconnected):
             self._connected = False
             self._core.disconnected()
@@ -138,6 +142,13 @@ class ClientService:
         if result is not None:
             self._finish_job(result, now)
         self._perform(self._core.tick(now), now)
+        if self._quiet_at is not None and now >= self._quiet_at:
+            self._quiet_at = None
+            if self._core.newest is None:
+                name = self._topics.federation
+                said = f"no model in federation {name!r} yet: does its aggregator run, is the name right?"
+                log.warning("waiting client=%s detail=%r", self._client_id, said)
+                self._say(detail=said)
         self._publish_status(now)
 
     def deadline(self) -> float | None:
@@ -197,7 +208,11 @@ class ClientService:
             elif topic == topics.reply(self._client_id):
                 self._perform(self._core.reply(decode(message.payload, Reply)[0], now), now)
             elif topic == topics.aggregator:
-                self._perform(self._core.presence(decode(message.payload, AggregatorPresence)[0], now), now)
+                presence = decode(message.payload, AggregatorPresence)[0]
+                if self._aggregator_online != (presence.state == "online"):
+                    self._aggregator_online = presence.state == "online"
+                    log.info("aggregator %s client=%s", presence.state, self._client_id)
+                self._perform(self._core.presence(presence, now), now)
             elif topic == topics.layout:
                 notice, body = decode(message.payload, LayoutNotice)
                 self._learn(notice, body, now)

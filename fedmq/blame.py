@@ -18,7 +18,7 @@ def faults_of(task: Task) -> Iterator[None]:
     """Inside, every exception but our own becomes a ConfigError that says where in the task it arose."""
     try:
         yield
-    except FedMQError:
+    except (FedMQError, BrokenPipeError):
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)

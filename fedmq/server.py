@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -37,6 +38,8 @@ from fedmq.tasks.loader import load_task
 from fedmq.transport.link import Will
 
 __all__ = ["Aggregator", "Version"]
+
+log = logging.getLogger("fedmq.aggregator")
 
 _KEPT_VERSIONS = 1000
 
@@ -217,7 +220,8 @@ class Aggregator:
             )
         state = self._store.load(layout)
         if state is not None and state.finished is not None:
-            # It was finished; a goal that lies further on makes it go on.
+            # A goal that lies further on makes it go on; else it ends again at once.
+            log.warning("the run was finished (%s); it goes on to its goal, start the clients again", state.finished)
             state.finished = None
         return state or State.initial(os.urandom(16).hex(), layout, weights)
 

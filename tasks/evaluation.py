@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fedmq.schemas.errors import ConfigError
 from fedmq.tasks.contract import Task
 from fedmq.tasks.datasets import as_dataset, batches
 from fedmq.tasks.metrics import checked
@@ -17,7 +18,19 @@ _BATCH = 256
 
 def loss_of(task: Task) -> Any:
     """The task's loss, (outputs, targets) -> scalar tensor; cross-entropy if it has none."""
-    return task.loss or torch.nn.functional.cross_entropy
+    return task.loss or _cross_entropy
+
+
+def _cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, but not of what is none: over a single output it is 0, whatever the model says."""
+    labels = not targets.is_floating_point() or targets.shape == outputs.shape
+    if outputs.ndim < 2 or outputs.shape[1] < 2 or not labels:
+        raise ConfigError(
+            "the default loss is cross-entropy, of outputs [n, classes >= 2] and integer targets [n]; found outputs"
+            f" {list(outputs.shape)} and {str(targets.dtype).removeprefix('torch.')} targets {list(targets.shape)};"
+            " for a regression define loss = torch.nn.functional.mse_loss"
+        )
+    return torch.nn.functional.cross_entropy(outputs, targets)
 
 
 def evaluate(task: Task, model: torch.nn.Module, data: Any) -> tuple[dict[str, float], int]:

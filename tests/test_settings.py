@@ -12,6 +12,7 @@ import pytest
 from fedmq.cli import main
 from fedmq.schemas.errors import ConfigError
 from fedmq.settings import load_settings
+from tests import settings_page
 
 
 @pytest.fixture(autouse=True)
@@ -230,3 +231,8 @@ def test_on_the_command_line_broker_and_federation_go_before_the_file(capsys: py
     assert f"run folder {Path.cwd()}/runs/b: no aggregator has worked there" in capsys.readouterr().err
     assert main(["status", "--broker", "nonsense"]) == 2
     assert "--set: broker.url: 'nonsense' is not the url" in capsys.readouterr().err
+
+
+def test_the_settings_page_is_that_of_the_settings() -> None:
+    written = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert written == settings_page.page(), "write it again: python -m tests.settings_page > docs/settings.md"
