@@ -22,11 +22,16 @@ KEYS = {
 
 def demo(folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fedmq", "demo", "--out", str(folder), *options]
-    # A group of its own, as a terminal would give it.
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        start_new_session=True,  # a group of its own, as a terminal would give it
+        # Whoever runs the tests in the background has them, and what they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def processes_of(folder: Path) -> list[str]:
