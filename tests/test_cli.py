@@ -347,3 +347,15 @@ def test_try_with_a_task_that_cannot_work_says_so_at_once(capsys: pytest.Capture
     Path("broken.py").write_text("import nosuchmodule")
     assert main(["try", "broken.py"]) == 2
     assert "No module named 'nosuchmodule'" in capsys.readouterr().err
+
+
+def test_try_works_again_and_again_on_a_broker_that_is_there(mosquitto: RunningBroker) -> None:
+    Path("task.py").write_text(TASK)
+    save_file({"w": np.zeros(4, np.float32)}, "weights.safetensors")
+    options = ["--broker", mosquitto.url, "--clients", "1", "--pace", "0.05", "--seconds", "60"]
+    more = ["--set", "aggregator.init=weights.safetensors", "--set", "aggregator.goal.versions=2"]
+    for folder in ("first", "second"):
+        with fedmq("try", "task.py", *options, *more, "--out", folder) as process:
+            out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+        assert out.startswith("version 2, ")

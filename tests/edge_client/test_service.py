@@ -190,3 +190,18 @@ def test_an_expired_update_is_gone_and_the_next_has_a_new_outbox_id(device: Devi
     [second] = device.outbox.pending()
     assert second.update.outbox_id != first.update.outbox_id
     assert [offer.update for offer in device.offers] == [first.update, second.update]
+
+
+def test_a_device_that_hears_of_no_model_says_so_once_and_not_when_there_is_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    device = Device()
+    device.wait(10.0)
+    said = [record for record in caplog.records if "no model in federation 'f' yet" in record.getMessage()]
+    assert len(said) == 1
+    assert "no model in federation 'f' yet" in device.service.complaint
+    caplog.clear()
+    other = Device()
+    other.snapshot(1)
+    other.wait(10.0)
+    assert not [record for record in caplog.records if "no model in federation" in record.getMessage()]
