@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmq.cli.options import LOG_LEVELS
-from fedmq.demo.plan import NOMINAL, SECONDS, SLOWEST, STRATEGIES
+from fedmq.demo.plan import NOMINAL, SECONDS, SLOWEST, STRATEGIES, Tuned
 from fedmq.logs import log_to_stderr
 from fedmq.schemas.errors import ConfigError
 
@@ -72,15 +72,15 @@ def _demo(options: argparse.Namespace, folder: Path) -> int:
         broker=options.broker,
         engine=options.engine,
     )
-    sync = STRATEGIES["fedavg"] | {"clients": options.clients}
+    sync = STRATEGIES["fedavg"].also(clients=options.clients)
     own = sync if options.strategy == "fedavg" else STRATEGIES[options.strategy]
-    runs: list[tuple[str, str, dict[str, Any]]] = [(f"FedMQ {options.strategy}", ".", own)]
+    runs: list[tuple[str, str, Tuned]] = [(f"FedMQ {options.strategy}", ".", own)]
     if options.compare:
         runs.append(("synchronous FedAvg", "sync", sync))
-        runs.append(("FedAvg, 1.3 x over-selection", "sync-over", sync | {"over_selection": 1.3}))
+        runs.append(("FedAvg, 1.3 x over-selection", "sync-over", sync.also(over_selection=1.3)))
     results = []
-    for name, part, settings in runs:
-        result = run_federated(name, folder / part, setup, settings, accuracy_of=accuracy_of)
+    for name, part, tuned in runs:
+        result = run_federated(name, folder / part, setup, tuned, accuracy_of=accuracy_of)
         if result is not None:
             results.append(result)
         if result is None or result.interrupted:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fedmq.aggregator.export import Run, model_file, read_run
-from fedmq.demo.plan import AGGREGATOR, PLAN, SECONDS, TARGET
+from fedmq.demo.plan import AGGREGATOR, PLAN, SECONDS, TARGET, Tuned
 from fedmq.demo.watch import unseen, wearers
 from fedmq.schemas.errors import ConfigError
 from fedmq.tasks.initial import STATISTICS_KEY
@@ -17,6 +17,8 @@ from fedmq.testbed import Sample, Testbed
 from fedmq.view import View
 
 __all__ = ["Result", "Setup", "run_federated", "speed_factors"]
+
+Accuracy = Callable[[Mapping[str, Any], Sequence[str]], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +83,14 @@ def speed_factors(clients: list[str], fastest: float, slowest: float) -> dict[st
     return {client: fastest * (slowest / fastest) ** (place / steps) for place, client in enumerate(clients)}
 
 
-def run_federated(
-    name: str, folder: Path, setup: Setup, aggregator: Mapping[str, Any], *, accuracy_of: Any
-) -> Result | None:
+def run_federated(name: str, folder: Path, setup: Setup, tuned: Tuned, *, accuracy_of: Accuracy) -> Result | None:
     """Run one federation to its end; None if it was interrupted before there was a model.
 
     Args:
         name: for people.
         folder: for everything; model.safetensors and history.jsonl are written there at the end.
         setup: what all runs share.
-        aggregator: the `[aggregator]` settings that differ.
+        tuned: what the strategy has of its own.
         accuracy_of: (weights by name, client ids) -> accuracy on their test stretches.
 
     Raises:
@@ -109,8 +109,8 @@ def run_federated(
     settings = {
         "federation": "demo",
         "task": str(Path(__file__).with_name("watch_task.py")),
-        "plan": PLAN,
-        "aggregator": {"seed": setup.seed, "goal": {"seconds": setup.seconds}, **AGGREGATOR, **aggregator},
+        "plan": {**PLAN, **tuned.plan},
+        "aggregator": {"seed": setup.seed, "goal": {"seconds": setup.seconds}, **AGGREGATOR, **tuned.aggregator},
         "broker": {"url": setup.broker} if setup.broker else {},
     }
     paces = {client: setup.nominal * factor for client, factor in factors.items()}
