@@ -158,6 +158,7 @@ class AggregatorCore:
         state.uplink_bytes += offer.size
         if offer.evaluation is not None:
             state.scores.add(client_id, offer.base_version, offer.evaluation)
+            self.news.scored.add(client_id)
         return Receipt(update=offer.update, verdict="accepted", version=state.version, staleness=staleness)
 
     def _refuse(self, offer: Offer, refusal: ProtocolError) -> Receipt:
@@ -165,7 +166,8 @@ class AggregatorCore:
         return Receipt(update=offer.update, verdict="rejected", reason=refusal.reason, detail=str(refusal)[:_DETAIL])
 
     def _remember(self, client_id: str, digest: str, receipt: Receipt) -> None:
-        self.state.ledger.enter(client_id, digest, receipt)
+        if self.state.ledger.enter(client_id, digest, receipt):
+            self.news.renewed.add(client_id)
         sequences = self.news.outboxes.setdefault(client_id, {}).setdefault(receipt.update.outbox_id, [])
         sequences.append(receipt.update.sequence)
 

@@ -83,7 +83,7 @@ def _read(folder: Path, path: Path) -> Run:
     if "state" not in values:
         raise StoreError(f"run folder {folder}: nothing was committed yet; wait for the aggregator to start")
     figures = values["state"]
-    weights = np.array(load_file(folder / values["vectors"])["weights"], np.float32)
+    weights = np.array(load_file(folder / values["files"]["weights"])["weights"], np.float32)
     layout = Layout.decode(bytes.fromhex(values["layout"]))
     return Run(figures["run"], figures["version"], layout, weights, history, figures)
 

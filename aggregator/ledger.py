@@ -95,10 +95,16 @@ class Ledger:
             return Receipt(update=update, verdict="rejected", reason="id_reused", detail=detail)
         return _receipt(update, known)
 
-    def enter(self, client_id: str, digest: str, receipt: Receipt) -> None:
-        """Remember the verdict on an update of this digest, SHA-256 in hex; `find` must have said that it has none."""
+    def enter(self, client_id: str, digest: str, receipt: Receipt) -> bool:
+        """Remember the verdict on an update of this digest, SHA-256 in hex; `find` must have said that it has none.
+
+        Returns:
+            Whether it is the first of its outbox.
+
+        """
         client = self._clients.setdefault(client_id, _Client())
         outbox = next((o for o in client.outboxes if o.outbox_id == receipt.update.outbox_id), None)
+        first = outbox is None
         if outbox is None:
             outbox = Outbox(receipt.update.outbox_id)
             client.outboxes.append(outbox)
@@ -107,10 +113,15 @@ class Ledger:
             client.outboxes = client.outboxes[-_OUTBOXES:]
             client.retired = client.retired[-_RETIRED:]
         verdict = Verdict(_short(digest), receipt.reason, receipt.version, receipt.staleness)
-        outbox.verdicts[receipt.update.sequence] = verdict
-        outbox.newest = max(outbox.newest, receipt.update.sequence)
-        for sequence in [s for s in outbox.verdicts if s <= outbox.newest - WINDOW]:
-            del outbox.verdicts[sequence]
+        sequence, newest = receipt.update.sequence, outbox.newest
+        outbox.verdicts[sequence] = verdict
+        outbox.newest = max(newest, sequence)
+        if 0 < sequence - newest < WINDOW:
+            for passed in range(newest + 1 - WINDOW, sequence + 1 - WINDOW):
+                outbox.verdicts.pop(passed, None)
+        elif sequence > newest:  # after a gap
+            outbox.verdicts = {s: v for s, v in outbox.verdicts.items() if s > sequence - WINDOW}
+        return first
 
     def retired(self, client_id: str) -> list[str]:
         """Outbox ids of this client whose verdicts are forgotten."""

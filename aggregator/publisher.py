@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict, deque
 
-from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.committed import Committed
 from fedmq.schemas.codecs import Codec
+from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Head, LayoutNotice, Metrics, Progress
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
@@ -67,73 +68,85 @@ class Publisher:
         """The aggregator evaluated a version itself."""
         self._measured = (version, metrics)
 
-    def publish(self, core: AggregatorCore, now: float, *, at_once: bool = False) -> None:
-        """Show what is new and due; with `at_once`, whatever is new."""
-        if not self._connected:
-            return
-        if self._shown != self._to_show(core) and (at_once or now >= self._shown_at + self._interval):
-            self._publish_head(core, now)
-        if at_once or now >= self._progress_at + _PROGRESS_INTERVAL:
-            self._publish_progress(core, now)
+    def due(self, version: int, finished: str | None, now: float) -> bool:
+        """Whether something is to be shown now that is not."""
+        at = self.deadline(version, finished)
+        return at is not None and now >= at
 
-    def deadline(self, core: AggregatorCore) -> float | None:
-        """When something new may be shown."""
+    def deadline(self, version: int, finished: str | None) -> float | None:
+        """When something may be shown that is not; None while there is no connection."""
         if not self._connected:
             return None
-        waiting = self._shown != self._to_show(core)
         progress = self._progress_at + _PROGRESS_INTERVAL
-        return min(progress, self._shown_at + self._interval) if waiting else progress
+        return min(progress, self._shown_at + self._interval) if self._shown != _look(version, finished) else progress
 
-    def _to_show(self, core: AggregatorCore) -> tuple[int, str]:
-        return core.state.version, "training" if core.state.finished is None else "finished"
+    def publish(
+        self, committed: Committed, strategy: str, goal: str, now: float, *, at_once: bool = False
+    ) -> Vector | None:
+        """Show what is new and due; with `at_once`, whatever is new.
 
-    def _publish_head(self, core: AggregatorCore, now: float) -> None:
-        state = core.state
-        body = self._codec.encode(state.weights, state.layout)
-        first = self._shown is None
+        Returns:
+            What devices decode from the snapshot, float32 [layout.size], if one went out.
+
+        """
+        if not self._connected:
+            return None
+        received = None
+        look = _look(committed.version, committed.finished)
+        if self._shown != look and (at_once or now >= self._shown_at + self._interval):
+            body = self._codec.encode(committed.weights, committed.layout)
+            if self._publish_head(committed, body):
+                self._shown, self._shown_at = look, now
+                # Deltas refer to what devices decode, not to what was encoded.
+                received = self._codec.decode(body, committed.layout)
+        if at_once or now >= self._progress_at + _PROGRESS_INTERVAL:
+            self._publish_progress(committed, strategy, goal, now)
+        return received
+
+    def _publish_head(self, committed: Committed, body: bytes) -> bool:
         head = Head(
-            run=state.run,
-            version=state.version,
-            state="training" if state.finished is None else "finished",
+            run=committed.run,
+            version=committed.version,
+            state="training" if committed.finished is None else "finished",
             plan=self._plan,
-            layout=state.layout.digest,
+            layout=committed.layout.digest,
             codec=self._codec.name,
             size=len(body),
             digest=hashlib.sha256(body).hexdigest(),
         )
-        if first:
-            notice = LayoutNotice(run=state.run, digest=state.layout.digest)
-            self._link.publish(self._topics.layout, encode(notice, state.layout.encoded), retain=True)
-        if self._link.publish(self._topics.model, encode(head, body), retain=True):
-            self._shown, self._shown_at = self._to_show(core), now
-            # Deltas refer to what devices decode, not to what was encoded.
-            core.published(state.version, self._codec.decode(body, state.layout), now)
+        if self._shown is None:
+            notice = LayoutNotice(run=committed.run, digest=committed.layout.digest)
+            self._link.publish(self._topics.layout, encode(notice, committed.layout.encoded), retain=True)
+        return self._link.publish(self._topics.model, encode(head, body), retain=True)
 
-    def _publish_progress(self, core: AggregatorCore, now: float) -> None:
-        state = core.state
-        self._rates.append((now, state.accepted))
+    def _publish_progress(self, committed: Committed, strategy: str, goal: str, now: float) -> None:
+        self._rates.append((now, committed.accepted))
         while self._rates[0][0] < now - _RATE_SECONDS:
             self._rates.popleft()
         (begun, before), (_, after) = self._rates[0], self._rates[-1]
         progress = Progress(
-            run=state.run,
-            version=state.version,
-            state="training" if state.finished is None else "finished",
-            strategy=core.strategy.name,
-            updates=state.accepted,
-            rejected=dict(state.rejected),
-            updates_per_second=(after - before) / (now - begun) if now > begun else 0.0,
-            mean_staleness=state.mean_staleness,
-            buffer_size=state.tempo.buffer_size,
-            buffered=len(state.buffer.updates),
-            goal=str(core.goal),
-            devices=state.scores.now(),
-            devices_version=state.scores.newest_version(),
+            run=committed.run,
+            version=committed.version,
+            state="training" if committed.finished is None else "finished",
+            strategy=strategy,
+            updates=committed.accepted,
+            rejected=committed.rejected,
+            updates_per_second=max(0.0, (after - before) / (now - begun)) if now > begun else 0.0,
+            mean_staleness=committed.mean_staleness,
+            buffer_size=committed.buffer_size,
+            buffered=committed.buffered,
+            goal=goal,
+            devices=committed.devices,
+            devices_version=committed.devices_version,
             aggregator=self._measured[1] if self._measured else None,
             aggregator_version=self._measured[0] if self._measured else None,
             clients=tuple(self._heard),
-            uplink_bytes=state.uplink_bytes,
+            uplink_bytes=committed.uplink_bytes,
         )
         self._progress_at = now
         if progress != self._progress and self._link.publish(self._topics.progress, encode(progress), retain=True):
             self._progress = progress
+
+
+def _look(version: int, finished: str | None) -> tuple[int, str]:
+    return version, "training" if finished is None else "finished"

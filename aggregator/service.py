@@ -1,32 +1,32 @@
 """The aggregator's loop: from the link to the core, from the core to the store, and only then back to the link.
 
-Receipts, snapshots and progress follow from committed state alone. Commits clock themselves: one when nothing more is
-waiting to be read, or when many verdicts or some time have gathered.
+Receipts, snapshots and progress follow from committed state alone. What the disk does not take is forgotten, and the
+last commit read again: to the clients that is a moment in which nothing was answered.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from fedmq.aggregator.committed import Committed
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.evaluator import Evaluator
+from fedmq.aggregator.fence import Fence
+from fedmq.aggregator.pace import Pace
 from fedmq.aggregator.publisher import Publisher
-from fedmq.aggregator.state import VersionRecord
+from fedmq.aggregator.replies import Replies
+from fedmq.aggregator.state import News, VersionRecord
 from fedmq.aggregator.store import Store
-from fedmq.schemas.errors import ProtocolError
-from fedmq.schemas.messages import (
-    AggregatorPresence,
-    ClientStatus,
-    Missing,
-    Offer,
-    Receipt,
-    Reply,
-)
+from fedmq.aggregator.vectors import Step, nothing
+from fedmq.aggregator.writer import Writer
+from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.errors import ProtocolError, StoreError
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Later, Missing, Offer
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
@@ -35,11 +35,14 @@ __all__ = ["AggregatorService", "Ending"]
 
 log = logging.getLogger("fedmq.aggregator")
 
-_COMMIT_VERDICTS = 64
-_COMMIT_SECONDS = 0.1
 _LAST_EVALUATION_SECONDS = 120.0  # that a finished run waits for its last evaluation
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
-_REPLY_ANSWERS = 32  # in one message: with their sentences they fit into a header
+_LAST_COMMIT_SECONDS = 3.0  # that a stop waits for the disk
+_FENCE_SECONDS = 2.0  # until the word that opens the fence is said again: it may have been lost
+_HELD_BYTES = 64 << 20  # of offers that came before the fence was open; whoever sent more will offer again
+_MOST_VERDICTS = 8192  # that wait for a slow commit; then nothing more is read until it is done
+_DISK_SECONDS = 1.0  # until a disk that failed is tried again; doubled each time
+_DISK_LONGEST = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,19 @@ class Ending:
 
 class AggregatorService:
     """One aggregator at work.
+
+    Args:
+        link: to the broker, still to be opened.
+        topics: of the federation.
+        core: what decides.
+        publisher: what shows.
+        incarnation: random for each process start.
+        fence: what it may overwrite; nothing of another run if None.
+        store: what keeps; nothing is kept if None.
+        reload: a core that goes on from the last commit, for when the disk failed; without it a failure is the end.
+        evaluator: the aggregator's own evaluation.
+        step: called after each step of what happens to an update, with its name.
+        clock: seconds.
 
     Attributes:
         ended: set when it has ended.
@@ -67,8 +83,11 @@ class AggregatorService:
         core: AggregatorCore,
         publisher: Publisher,
         incarnation: str,
+        fence: Fence | None = None,
         store: Store | None = None,
+        reload: Callable[[], AggregatorCore] | None = None,
         evaluator: Evaluator | None = None,
+        step: Step = nothing,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ended: Ending | None = None
@@ -78,23 +97,31 @@ class AggregatorService:
         self._core = core
         self._publisher = publisher
         self._incarnation = incarnation
-        self._store = store
+        self._fence = fence or Fence(incarnation)
+        self._reload = reload
         self._evaluator = evaluator
+        self._step = step
         self._clock = clock
         self._begun = clock() - core.state.seconds
-        self._replies: OrderedDict[str, tuple[list[Receipt], list[Missing]]] = OrderedDict()
-        self._uncommitted = 0
-        self._uncommitted_since = 0.0
-        self._committed = core.state.version
-        self._committed_end = core.state.finished
+        self._writer = Writer(store, link.wake, clock)
+        self._pace = Pace()
+        self._replies = Replies()  # that wait for the next commit
+        self._being_committed: tuple[Replies, News, Committed | None, int, str | None] | None = None
+        self._last: Committed | None = None  # a copy of what was committed last; None if the live state is that
+        self._committed = -1
+        self._committed_end: str | None = None
+        self._fault: str | None = None  # what is wrong with the disk
+        self._retry_at = 0.0
+        self._retry_after = _DISK_SECONDS
+        self._connected = False
+        self._word_at = 0.0
+        self._held: list[Message] = []
         self._end_by: float | None = None
-        self._connections = 0
-        self._heard_own_presence = False
-        self._predecessors: set[str] = set()  # incarnations that were here before this one came
         self._evaluated = -1
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
-        self._commit()
+        self._commit(self.now())
+        self._wait_for_commit(None)
 
     @property
     def committed(self) -> int:
@@ -110,33 +137,51 @@ class AggregatorService:
         if isinstance(event, Message):
             self._received(event)
         elif isinstance(event, Connected):
-            self._connected()
+            self._came(self.now())
         elif isinstance(event, Disconnected):
             log.warning("disconnected reason=%r", event.reason)
+            self._connected = False
             self._publisher.disconnected()
             self._replies.clear()  # whoever waits for them will offer again
+            self._held.clear()
         elif isinstance(event, Refused):
             log.error("refused topic=%s reason=%r", event.topic, event.reason)
 
     def tick(self, *, idle: bool = True) -> None:
         """Do what is due; `idle` says that nothing waits to be read."""
         now = self.now()
-        self._core.tick(now)
-        self._take_evaluation(now)
-        due = self._uncommitted >= _COMMIT_VERDICTS or now >= self._uncommitted_since + _COMMIT_SECONDS
-        state = self._core.state
-        if self._core.news.versions or state.finished != self._committed_end or (self._uncommitted and (idle or due)):
-            self._commit()
-        self._answer()
-        if not self._uncommitted:
-            self._publisher.publish(self._core, now)
+        if self._connected and not self._fence.open and now >= self._word_at:
+            self._say_word(now)
+        try:
+            if self._fault is not None:
+                self._try_disk(now)
+                return
+            self._core.tick(now)
+            self._take_evaluation(now)
+            self._wait_for_commit(0.0)
+            if self._is_news and not self._writer.busy:
+                wanted = self._publisher.due(self._core.state.version, self._core.state.finished, now)
+                if self._pace.due(now, idle=idle, wanted=wanted):
+                    self._commit(now)
+        except StoreError as error:
+            self._disk_failed(error, now)
+            return
+        if not self._is_news and not self._writer.busy:
+            self._answer(self._replies.take())  # what was committed before
+        self._show(now)
         self._start_evaluation()
-        if state.finished is not None and self.ended is None:
+        if self._core.state.finished is not None and self.ended is None:
             self._finish(now)
 
     def deadline(self) -> float | None:
         """When `tick` is due even if nothing happens, in seconds of the run."""
-        times = [self._core.deadline(), self._publisher.deadline(self._core)]
+        times = [self._core.deadline(), self._publisher.deadline(self._core.state.version, self._core.state.finished)]
+        if self._is_news and not self._writer.busy:
+            times.append(self._pace.deadline())
+        if self._connected and not self._fence.open:
+            times.append(self._word_at)
+        if self._fault is not None:
+            times = [self._retry_at]
         return min((at for at in times if at is not None), default=None)
 
     def run(self) -> Ending:
@@ -147,9 +192,12 @@ class AggregatorService:
                 if self._asked is not None:
                     self.stop(self._asked)
                     break
+                if self._writer.busy and self._pace.verdicts >= _MOST_VERDICTS:
+                    time.sleep(0.01)  # the senders wait in TCP
+                    self.tick(idle=False)
+                    continue
                 deadline = self.deadline()
-                wait = 1.0 if deadline is None else min(1.0, max(0.0, deadline - self.now()))
-                event = self._link.poll(0.0 if self._uncommitted else wait)
+                event = self._link.poll(1.0 if deadline is None else min(1.0, max(0.0, deadline - self.now())))
                 if event is not None:
                     self.handle(event)
                 if self.ended is None:
@@ -167,52 +215,96 @@ class AggregatorService:
         self._link.wake()
 
     def stop(self, ending: Ending) -> None:
-        """Commit, say goodbye, end."""
+        """Commit if that is soon done, say goodbye, end. What is not committed will be offered again."""
         if self.ended is not None:
             return
-        self._commit()
-        self._answer()
-        self._publisher.publish(self._core, self.now(), at_once=True)
+        try:
+            self._wait_for_commit(_LAST_COMMIT_SECONDS)
+            soon = self._writer.lasted < _LAST_COMMIT_SECONDS and not self._writer.busy
+            if self._fault is None and self._is_news and soon:
+                self._commit(self.now())
+                self._wait_for_commit(_LAST_COMMIT_SECONDS)
+        except StoreError as error:
+            log.error("not committed, will be offered again: %s", error)
+            self._last = None
+        else:
+            self._show(self.now(), at_once=True)
         self._leave(ending)
+
+    @property
+    def _is_news(self) -> bool:
+        """Whether anything is in memory that is not on the disk."""
+        news, state = self._core.news, self._core.state
+        return bool(self._pace.verdicts or news.versions or news.measured or state.finished != self._committed_end)
 
     def _leave(self, ending: Ending) -> None:
         if self.ended is not None:
             return
         self.ended = ending
-        self._link.publish(self._topics.aggregator, encode(self._presence("offline")), retain=True)
+        if self._fence.open:
+            self._say_presence("offline")
         self._link.flush(2.0)
         self._link.close()
         (log.info if ending.code == 0 else log.error)("stopped version=%d why=%r", self._committed, ending.why)
 
-    def _connected(self) -> None:
-        self._connections += 1
-        self._heard_own_presence = False
-        topics = self._topics
-        # Presence before the own is published: what is retained there may be another aggregator's.
-        self._link.subscribe(topics.aggregator, topics.updates)
-        if self._core.strategy.cohort:
-            self._link.subscribe(topics.statuses)
-        self._link.publish(topics.aggregator, encode(self._presence("online")), retain=True)
-        self._publisher.connected()
-        log.info("connected run=%s version=%d", self._core.state.run, self._core.state.version)
+    def _came(self, now: float) -> None:
+        """Connected: look first who else was here."""
+        self._connected = True
+        self._fence.connected()
+        self._link.subscribe(self._topics.aggregator, self._topics.model)
+        self._say_word(now)
 
-    def _presence(self, state: Literal["online", "offline"]) -> AggregatorPresence:
-        run = self._core.state.run
-        return AggregatorPresence(state=state, run=run, incarnation=self._incarnation, version=self._committed)
+    def _say_word(self, now: float) -> None:
+        self._word_at = now + _FENCE_SECONDS
+        self._link.publish(self._topics.aggregator, encode(self._presence("starting")))
+
+    def _may_begin(self) -> None:
+        """The fence is open: take updates, and show that."""
+        self._link.unsubscribe(self._topics.model)
+        self._link.subscribe(self._topics.updates)
+        if self._core.strategy.cohort:
+            self._link.subscribe(self._topics.statuses)
+        self._say_presence("online")
+        self._publisher.connected()
+        log.info("connected run=%s version=%d", self._core.state.run, self._committed)
+        held, self._held = self._held, []
+        for message in held:
+            self._received(message)
+
+    def _presence(self, state: Literal["starting", "online", "offline"]) -> AggregatorPresence:
+        return AggregatorPresence(
+            state=state,
+            run=self._core.state.run,
+            incarnation=self._incarnation,
+            version=self._committed,
+            detail=(self._fault or "")[:2000],
+        )
+
+    def _say_presence(self, state: Literal["online", "offline"]) -> None:
+        self._link.publish(self._topics.aggregator, encode(self._presence(state)), retain=True)
 
     def _received(self, message: Message) -> None:
-        topic = message.topic
+        topics, topic = self._topics, message.topic
         try:
-            if topic == self._topics.aggregator:
-                self._meet(decode(message.payload, AggregatorPresence)[0])
+            if topic == topics.aggregator:
+                if message.payload:
+                    self._meet(decode(message.payload, AggregatorPresence)[0])
                 return
-            client_id = self._topics.sender(topic)
+            if topic == topics.model:
+                if message.payload:
+                    self._fence.head(decode(message.payload, Head)[0])
+                return
+            client_id = topics.sender(topic)
             if client_id is None:
                 raise ProtocolError("malformed", "no client may write there")
-            if topic == self._topics.status(client_id):
+            if topic == topics.status(client_id):
                 if message.payload:
                     status, _ = decode(message.payload, ClientStatus)
                     self._core.presence(client_id, status.state == "online", self.now())
+                return
+            if not self._fence.open:
+                if sum(len(held.payload) for held in self._held) + len(message.payload) <= _HELD_BYTES:
+                    self._held.append(message)
                 return
             offer, body = decode(message.payload, Offer)
         except ProtocolError as error:
@@ -220,7 +312,27 @@ class AggregatorService:
             return
         self._judge(client_id, offer, body)
 
+    def _meet(self, presence: AggregatorPresence) -> None:
+        why = self._fence.presence(presence)
+        if presence.incarnation == self._incarnation and presence.state == "starting" and not self._fence.open:
+            why = self._fence.own_word(self._core.state.run, self._committed, self._digest)
+            if self._fence.open:
+                self._may_begin()
+        if why is not None:
+            self.stop(Ending(1, why))
+
+    def _digest(self, codec: str) -> str | None:
+        """Of the committed weights in a codec; None if they have moved since."""
+        weights = self._last.weights if self._last else self._core.state.weights
+        if self._last is None and self._core.state.version != self._committed:
+            return None
+        return hashlib.sha256(codec_named(codec).encode(weights, self._core.state.layout)).hexdigest()
+
     def _judge(self, client_id: str, offer: Offer, body: memoryview) -> None:
+        if self._fault is not None:
+            seconds = max(self._retry_at - self.now(), 0.0) + _DISK_SECONDS
+            self._reply(client_id, Later(update=offer.update, reason="disk", seconds=seconds))
+            return
         now = self.now()
         self._publisher.heard(client_id)
         judged = self._judged()
@@ -231,63 +343,103 @@ class AggregatorService:
             log.exception("judging failed client=%s sequence=%d", client_id, offer.update.sequence)
             refusal = ProtocolError("internal", f"the aggregator failed: {type(error).__name__}")
             answer = self._core.refuse(client_id, offer, refusal)
-        receipts, missing = self._replies.setdefault(client_id, ([], []))
         if isinstance(answer, Missing):
-            missing.append(answer)
-        else:
-            receipts.append(answer)
-            log.debug("judged client=%s sequence=%d verdict=%s", client_id, offer.update.sequence, answer.verdict)
-            if answer.verdict == "rejected":
-                log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
-                            client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
-        if self._judged() != judged:  # else the answer was committed long ago, or is none that has to be
-            if self._uncommitted == 0:
-                self._uncommitted_since = now
-            self._uncommitted += 1
+            self._reply(client_id, answer)  # promises nothing
+            return
+        self._replies.add(client_id, answer)
+        if self._judged() == judged:
+            return  # the answer was committed before, or is about to be
+        self._pace.judged(now)
+        self._step("judged")
+        log.debug("judged client=%s sequence=%d verdict=%s", client_id, offer.update.sequence, answer.verdict)
+        if answer.verdict == "rejected":
+            log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
+                        client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
 
     def _judged(self) -> int:
         return self._core.state.accepted + self._core.state.rejected.total()
 
-    def _meet(self, presence: AggregatorPresence) -> None:
-        """One live aggregator per federation: the older gives way, as the broker gave the connection to the newer.
-
-        The one that gives way takes the connection once more to learn why it lost it, so the other must not take its
-        farewell for news of a third.
-        """
-        if presence.incarnation == self._incarnation:
-            self._heard_own_presence = True
-        elif self._connections == 1 and not self._heard_own_presence:
-            self._predecessors.add(presence.incarnation)
-        elif presence.incarnation not in self._predecessors and (self._connections > 1 or presence.state == "online"):
-            self.stop(Ending(1, "another aggregator serves this federation now; stop one of the two"))
-
-    def _commit(self) -> None:
+    def _commit(self, now: float) -> None:
+        """Begin a commit of everything that is in memory; it may be done at once. Raises StoreError."""
         state = self._core.state
-        state.seconds = self.now()
-        news = self._core.take()
-        if self._store is not None:
-            self._store.commit(state, news)
-        self._uncommitted = 0
-        self._committed, self._committed_end = state.version, state.finished
+        state.seconds = now
+        news, self._pace.verdicts = self._core.take(), 0
+        copy = self._writer.copy_of(state)
+        last = Committed.of(state, copy) if copy is not None else None
+        self._being_committed = (self._replies.take(), news, last, state.version, state.finished)
+        if self._writer.begin(state, news, copy):
+            self._is_committed()
+
+    def _wait_for_commit(self, timeout: float | None) -> None:
+        if self._writer.busy and self._writer.take(timeout):
+            self._is_committed()
+
+    def _is_committed(self) -> None:
+        assert self._being_committed is not None
+        replies, news, self._last, self._committed, self._committed_end = self._being_committed
+        self._being_committed = None
+        self._pace.committed(self.now(), self._writer.lasted)
+        self._answer(replies)
         for record in news.versions:
+            at_work = self._core.state.tempo.clients_at_work
             log.info("version=%d updates=%d why=%s clients_at_work=%.1f",
-                     record.version, len(record.updates), record.why, state.tempo.clients_at_work)  # fmt: skip
+                     record.version, len(record.updates), record.why, at_work)  # fmt: skip
             self.on_version(record)
 
-    def _answer(self) -> None:
-        if self._uncommitted:
+    def _disk_failed(self, error: StoreError, now: float) -> None:
+        """Forget everything since the last commit; go on from there when the disk works again."""
+        if self._reload is None:
+            raise error
+        first, self._fault = self._fault is None, str(error)
+        self._retry_at = now + self._retry_after
+        log.error("the disk failed, trying again in %.0f s: %s", self._retry_after, error)
+        self._retry_after = min(2 * self._retry_after, _DISK_LONGEST)
+        self._replies.clear()
+        self._being_committed, self._pace.verdicts = None, 0
+        if first and self._fence.open:
+            self._say_presence("online")  # with what is wrong
+
+    def _try_disk(self, now: float) -> None:
+        assert self._reload is not None
+        if not self._writer.busy:
+            if now < self._retry_at:
+                return
+            self._core = self._reload()
+            self._commit(now)  # all of it, so that the disk is known to take it
+        self._wait_for_commit(0.0)
+        if self._writer.busy:
             return
-        replies, self._replies = self._replies, OrderedDict()
-        for client_id, (receipts, missing) in replies.items():
-            for first in range(0, max(len(receipts), len(missing)), _REPLY_ANSWERS):
-                part = slice(first, first + _REPLY_ANSWERS)
-                reply = Reply(
-                    run=self._core.state.run,
-                    incarnation=self._incarnation,
-                    receipts=tuple(receipts[part]),
-                    missing=tuple(missing[part]),
-                )
-                self._link.publish(self._topics.reply(client_id), encode(reply))
+        log.info("the disk works again version=%d", self._committed)
+        self._fault, self._retry_after, self._evaluated = None, _DISK_SECONDS, -1
+        if self._fence.open:
+            self._may_begin()
+
+    def _answer(self, replies: Replies) -> None:
+        for client_id, reply in replies.messages(self._core.state.run, self._incarnation):
+            self._link.publish(self._topics.reply(client_id), encode(reply))
+            self._step("receipt-sent")
+
+    def _reply(self, client_id: str, answer: Missing | Later) -> None:
+        replies = Replies()
+        replies.add(client_id, answer)
+        self._answer(replies)
+
+    def _show(self, now: float, *, at_once: bool = False) -> None:
+        """Show what is committed, if it is due."""
+        live = not self._is_news and not self._writer.busy
+        if not live and self._last is None:
+            return
+        state = self._core.state
+        version, end = (state.version, state.finished) if live else (self._committed, self._committed_end)
+        if not (at_once or self._publisher.due(version, end, now)):
+            return
+        committed = Committed.of(state) if live or self._last is None else self._last
+        received = self._publisher.publish(
+            committed, self._core.strategy.name, str(self._core.goal), now, at_once=at_once
+        )
+        if received is not None:
+            self._step("snapshot-sent")
+            self._core.published(committed.version, received, now)
 
     def _take_evaluation(self, now: float) -> None:
         result = self._evaluator.take() if self._evaluator else None
@@ -315,8 +467,8 @@ class AggregatorService:
             if not evaluator.idle or self._evaluated < state.version:
                 return
             self._take_evaluation(now)
-        if self._core.news.measured:
-            self._commit()
-        self._publisher.publish(self._core, now, at_once=True)
+        if self._is_news or self._writer.busy:
+            return  # the next tick commits it
+        self._show(now, at_once=True)
         if self._publisher.shows_end and self._link.flush(_LAST_WORD_SECONDS):
             self.stop(Ending(0, f"finished: {state.finished}"))

@@ -43,12 +43,16 @@ class News:
     Attributes:
         versions: that were made.
         outboxes: sequence numbers of updates with new verdicts, by client and outbox id.
+        renewed: clients of which an outbox was seen for the first time.
+        scored: clients whose evaluation is new.
         measured: the aggregator's own evaluations, by version.
 
     """
 
     versions: list[VersionRecord] = field(default_factory=list)
     outboxes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    renewed: set[str] = field(default_factory=set)
+    scored: set[str] = field(default_factory=set)
     measured: dict[int, Metrics] = field(default_factory=dict)
 
 

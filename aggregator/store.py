@@ -1,7 +1,7 @@
 """The run's folder, and the only thing that writes to it: a commit is all of the state or nothing of it.
 
-Vectors are safetensors files, written aside, synced and renamed; what refers to them is a SQLite database. Its
-transaction comes last, so a crash at any instant leaves either the old state or the new one.
+Vectors are safetensors files; what refers to them is a SQLite database. Its transaction comes last, so a crash at any
+instant leaves either the old state or the new one.
 """
 
 from __future__ import annotations
@@ -12,26 +12,62 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from fedmq.aggregator.buffer import Buffer
 from fedmq.aggregator.state import News, State
-from fedmq.aggregator.tables import Tables
+from fedmq.aggregator.tables import Statement, Tables
+from fedmq.aggregator.vectors import Step, Sync, nothing, read_vectors, to_disk, write_files
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Layout, Vector
 
-__all__ = ["FORMAT", "Store"]
+__all__ = ["FORMAT", "Commit", "Store"]
 
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files that a state consists of, beside its rows; a buffer with nothing in it has none."""
+
+    weights: str | None = None
+    buffer: str | None = None
+    bases: dict[int, str] = field(default_factory=dict)
+    number: int = 0  # of the newest; none is used twice
+
+    def names(self) -> set[str]:
+        return {name for name in (self.weights, self.buffer, *self.bases.values()) if name is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit writes, as of one moment.
+
+    Attributes:
+        files: vectors by file and name; views of the state's, or copies.
+        statements: rows.
+
+    """
+
+    files: dict[str, dict[str, Vector]]
+    statements: list[Statement]
+    refers: _Files
+    version: int
+    buffered: int
 
 
 class Store:
     """One run's folder, locked for as long as this is open.
+
+    Args:
+        folder: of the run; made if it is not there.
+        federation: whose run it is.
+        step: called between the steps of a commit.
+        sync: in place of os.fsync, for files of vectors.
 
     Raises:
         StoreError: the folder cannot be written, another aggregator holds it, or it is of a newer format or another
@@ -39,23 +75,20 @@ class Store:
 
     """
 
-    def __init__(self, folder: Path, federation: str) -> None:
+    def __init__(self, folder: Path, federation: str, *, step: Step = nothing, sync: Sync = to_disk) -> None:
         self.folder = folder
+        self._federation = federation
+        self._files = _Files()
+        self._written: tuple[int, int] | None = None  # version and updates in the buffer of the vectors on disk
+        self._anew = False
+        self._step = step
+        self._sync = sync
         self._lock = _locked(folder)
         try:
-            with self._translated():
-                self._tables = Tables(folder / "run.sqlite")
+            self._open()
         except StoreError:
             self._lock.close()
             raise
-        try:
-            with self._translated():
-                self._claim(federation)
-                self._vectors_file: str | None = self._tables.get("vectors")
-        except StoreError:
-            self.close()
-            raise
-        self._written: tuple[int, int] | None = None  # version and updates in the buffer of the vectors on disk
 
     def layout(self) -> Layout | None:
         """The layout of the run in this folder; None in a new folder."""
@@ -71,50 +104,125 @@ class Store:
 
         """
         stored = self.layout()
-        if stored is None or self._vectors_file is None:
+        if stored is None or self._files.weights is None:
             return None
         difference = layout.difference(stored)
         if difference:
             raise StoreError(
                 f"run folder {self.folder}: its model is not the one that the task builds: {difference} in the folder;"
-                " choose another folder, or put the old model back"
+                " choose another folder, put the old model back, or carry over what fits with --new-run"
             )
         with self._translated():
-            saved = self._tables.get("state")
-            vectors = self._read(self._vectors_file)
-            state = State(saved["run"], layout, vectors["weights"], Buffer(vectors["buffer"]))
-            state.velocity = vectors.get("velocity")
-            state.bases = {version: self._read(f"base-{version}.safetensors")["weights"] for version in saved["bases"]}
-            self._tables.restore(state)
-            self._collect(state)
+            state = self._read(layout)
+            self._collect()
         return state
 
     def commit(self, state: State, news: News) -> None:
         """Make the state durable, with what is new since the last commit.
 
         Raises:
-            StoreError: nothing was committed. What is in memory has to be forgotten.
+            StoreError: nothing was committed. What is in memory has to be forgotten, and the last commit read again.
 
         """
-        vectors_file = self._vectors_file
-        stamp = (state.version, len(state.buffer.updates))
+        self.write(self.take(state, news))
+
+    def take(self, state: State, news: News, *, weights: Vector | None = None) -> Commit:
+        """What a commit of this state would write.
+
+        Args:
+            state: all of it.
+            news: what is new since the last commit.
+            weights: a copy of the state's: the state may then change while the commit is written.
+
+        """
+        before = _Files(number=self._files.number) if self._anew else self._files
+        number = before.number
+        files: dict[str, dict[str, Vector]] = {}
+
+        def new(kind: str, **vectors: Vector | None) -> str:
+            nonlocal number
+            number += 1
+            name = f"{kind}-{number}.safetensors"
+            there = {key: vector for key, vector in vectors.items() if vector is not None}
+            files[name] = {key: vector if still else vector.copy() for key, vector in there.items()}
+            return name
+
+        main, buffer, still = before.weights, before.buffer, True
+        bases = {v: before.bases.get(v) or new("base", weights=base) for v, base in state.bases.items()}
+        still = weights is None
+        if self._written is None or self._written[0] != state.version or main is None:
+            main = new("weights", velocity=state.velocity)
+            files[main]["weights"] = state.weights if weights is None else weights
+        if not state.buffer.updates:
+            buffer = None
+        elif self._written != (state.version, len(state.buffer.updates)) or buffer is None:
+            buffer = new("buffer", buffer=state.buffer.total)
+        refers = _Files(main, buffer, bases, number)
+        statements = self._tables.statements(state, news)
+        keep = {"weights": main, "buffer": buffer, "bases": bases, "number": number}
+        statements.append(self._tables.keep("files", keep))
+        if before.weights is None or self._anew:
+            statements.append(self._tables.keep("layout", state.layout.encoded.hex()))
+        if self._anew:
+            statements = [*self._tables.forget(), *statements]
+        return Commit(files, statements, refers, state.version, len(state.buffer.updates))
+
+    def write(self, commit: Commit) -> None:
+        """Write it; from any thread, one at a time.
+
+        Raises:
+            StoreError: as for `commit`.
+
+        """
         try:
-            if vectors_file is None or self._written != stamp:
-                vectors_file = self._write_vectors(state, vectors_file)
-            for version, base in state.bases.items():
-                if not (self.folder / f"base-{version}.safetensors").exists():
-                    self._write(f"base-{version}.safetensors", {"weights": base})
+            if commit.files:
+                write_files(self.folder, commit.files, sync=self._sync, step=self._step)
             with self._tables.transaction():
-                if self._vectors_file is None:
-                    self._tables.set("layout", state.layout.encoded.hex())
-                self._tables.set("vectors", vectors_file)
-                self._tables.write(state, news)
+                self._tables.write(commit.statements)
+                self._step("transaction-open")
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"run folder {self.folder}: the commit failed: {error}; is the disk full?") from error
-        changed = vectors_file != self._vectors_file
-        self._vectors_file, self._written = vectors_file, stamp
-        if changed:
-            self._collect(state)
+        self._step("committed")
+        gone = self._files.names() - commit.refers.names()
+        self._files, self._written, self._anew = commit.refers, (commit.version, commit.buffered), False
+        for name in gone:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def reopen(self) -> None:
+        """Forget the connection to a database whose commit failed, and open it again; the next commit writes all.
+
+        Raises:
+            StoreError: the disk does not work yet.
+
+        """
+        self._tables.close()
+        self._open()
+        with self._translated():
+            # What the failed sync may have left in the log alone is now synced in another file, or it is an error.
+            self._tables.checkpoint()
+
+    def archive(self, run: str) -> Path:
+        """Keep a copy of the run in a folder of its own inside this one, for `begin_anew`; where it is.
+
+        Raises:
+            StoreError: there is no room for it.
+
+        """
+        aside = self.folder / f"run-{run[:8]}"
+        try:
+            aside.mkdir(exist_ok=True)
+            for old in aside.iterdir():  # of an attempt that a crash ended
+                old.unlink()
+            for name in self._files.names():
+                os.link(self.folder / name, aside / name)
+            self._tables.copy_to(aside / "run.sqlite")
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"run folder {self.folder}: the old run cannot be kept in {aside}: {error}") from error
+        return aside
+
+    def begin_anew(self) -> None:
+        """The next commit is the first of another run: ledger and history of the old one go in the same step."""
+        self._anew, self._written = True, None
 
     def history(self) -> Iterator[dict[str, Any]]:
         """How each version came to be, oldest first, with what was measured of it."""
@@ -126,6 +234,20 @@ class Store:
         self._tables.close()
         self._lock.close()
 
+    def _open(self) -> None:
+        with self._translated():
+            self._tables = Tables(self.folder / "run.sqlite")
+        try:
+            with self._translated():
+                self._claim()
+                saved = self._tables.get("files") or {}
+        except StoreError:
+            self._tables.close()
+            raise
+        bases = {int(version): name for version, name in saved.get("bases", {}).items()}
+        self._files = _Files(saved.get("weights"), saved.get("buffer"), bases, saved.get("number", 0))
+        self._written, self._anew = None, False
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -133,54 +255,38 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"run folder {self.folder}: run.sqlite cannot be used: {error}") from error
 
-    def _claim(self, federation: str) -> None:
+    def _claim(self) -> None:
         found, theirs = self._tables.get("format"), self._tables.get("federation")
         if found is None:
             with self._tables.transaction():
-                self._tables.set("federation", federation)
-                self._tables.set("format", FORMAT)
-        elif found > FORMAT:
-            raise StoreError(f"run folder {self.folder}: format {found}, this FedMQ reads up to {FORMAT}; update FedMQ")
-        elif theirs != federation:
+                keep = self._tables.keep
+                self._tables.write([keep("federation", self._federation), keep("format", FORMAT)])
+        elif found != FORMAT:
+            newer = "update FedMQ" if found > FORMAT else "it is of an early development version; choose another folder"
+            raise StoreError(f"run folder {self.folder}: format {found}, this FedMQ reads {FORMAT}; {newer}")
+        elif theirs != self._federation:
             raise StoreError(
-                f"run folder {self.folder}: of federation {theirs!r}, expected {federation!r}; choose another folder"
+                f"run folder {self.folder}: of federation {theirs!r}, expected {self._federation!r}; choose another"
+                " folder"
             )
 
-    def _collect(self, state: State) -> None:
-        """Remove the files that nothing refers to any more."""
-        kept = {self._vectors_file, *(f"base-{version}.safetensors" for version in state.bases)}
+    def _read(self, layout: Layout) -> State:
+        files = self._files
+        assert files.weights is not None
+        vectors = read_vectors(self.folder / files.weights)
+        total = read_vectors(self.folder / files.buffer)["buffer"] if files.buffer else np.zeros(layout.size, "f4")
+        state = State(self._tables.get("state")["run"], layout, vectors["weights"], Buffer(total))
+        state.velocity = vectors.get("velocity")
+        state.bases = {v: read_vectors(self.folder / name)["weights"] for v, name in files.bases.items()}
+        self._tables.restore(state)
+        return state
+
+    def _collect(self) -> None:
+        """Remove what a crash left: files that nothing refers to."""
         for path in self.folder.iterdir():
-            ours = re.fullmatch(r"(vectors|base)-\d+\.safetensors(\.part)?", path.name)
-            if ours and path.name not in kept:
+            ours = re.fullmatch(r"(weights|buffer|base)-\d+\.safetensors(\.part)?", path.name)
+            if ours and path.name not in self._files.names():
                 path.unlink(missing_ok=True)
-
-    def _write_vectors(self, state: State, previous: str | None) -> str:
-        number = int(re.sub(r"\D", "", previous)) if previous else 0
-        vectors = {"weights": state.weights, "buffer": state.buffer.total}
-        if state.velocity is not None:
-            vectors["velocity"] = state.velocity
-        name = f"vectors-{number + 1}.safetensors"
-        self._write(name, vectors)
-        return name
-
-    def _write(self, name: str, vectors: dict[str, Vector]) -> None:
-        aside = self.folder / f"{name}.part"
-        with open(aside, "wb") as file:
-            file.write(save(vectors))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, self.folder / name)
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _read(self, name: str) -> dict[str, Vector]:
-        try:
-            return {key: np.array(array, np.float32) for key, array in load_file(self.folder / name).items()}
-        except (OSError, SafetensorError) as error:
-            raise StoreError(f"run folder {self.folder}: {name} cannot be read: {error}; take a copy of it") from error
 
 
 def _locked(folder: Path) -> IO[str]:

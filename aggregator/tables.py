@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
 from fedmq.aggregator.buffer import Folded
-from fedmq.aggregator.ledger import DIGEST_BYTES, Outbox, Verdict
+from fedmq.aggregator.ledger import WINDOW, Outbox, Verdict
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.tempo import Tempo
 from fedmq.schemas.errors import Reason
 from fedmq.schemas.messages import Evaluation
 
-__all__ = ["Tables"]
+__all__ = ["Statement", "Tables"]
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS history (version INTEGER PRIMARY KEY, record TEXT NOT NULL, devices TEXT, aggregator TEXT);
-CREATE TABLE IF NOT EXISTS outbox (
-    client_id TEXT NOT NULL, outbox_id TEXT NOT NULL,
-    place INTEGER NOT NULL, -- in the order of their coming; below 0 if only the id is remembered
-    newest INTEGER NOT NULL,
-    PRIMARY KEY (client_id, outbox_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS verdict (
-    client_id TEXT NOT NULL, outbox_id TEXT NOT NULL, sequence INTEGER NOT NULL, digest TEXT NOT NULL,
-    receipt TEXT NOT NULL, PRIMARY KEY (client_id, outbox_id, sequence)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS score (
+CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE history (
+    version INTEGER PRIMARY KEY, record TEXT NOT NULL,
+    accepted INTEGER NOT NULL, -- updates, ever, when it was made
+    devices TEXT, aggregator TEXT);
+CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY, client_id TEXT NOT NULL, outbox_id TEXT NOT NULL,
+    place INTEGER NOT NULL); -- among its client's, in the order of their coming; below 0 if only the id is remembered
+CREATE INDEX outbox_of_client ON outbox (client_id);
+CREATE TABLE verdict (
+    outbox INTEGER NOT NULL, -- its number
+    slot INTEGER NOT NULL, -- what follows `WINDOW` later takes the same place
+    sequence INTEGER NOT NULL, digest BLOB NOT NULL, reason TEXT, version INTEGER, staleness INTEGER,
+    PRIMARY KEY (outbox, slot)) WITHOUT ROWID;
+CREATE TABLE score (
     client_id TEXT PRIMARY KEY, version INTEGER NOT NULL, evaluation TEXT NOT NULL) WITHOUT ROWID;
 """
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
@@ -40,19 +45,32 @@ _FOLDED = TypeAdapter(list[Folded])
 _RECORD = TypeAdapter(VersionRecord)
 
 
+Statement = tuple[str, list[tuple[Any, ...]]]
+"""SQL, and the rows that it is executed for."""
+
+
 class Tables:
-    """The database of one run. Raises sqlite3.Error; the store translates it."""
+    """The database of one run. Raises sqlite3.Error; the store translates it.
+
+    Args:
+        path: of the file; a new one is made. One that is there is not changed by opening it, whatever is in it.
+
+    """
 
     def __init__(self, path: Path) -> None:
-        # One thread opens it, another may serve the run; never two at once.
+        # One thread opens it, another may serve the run, a third may write a large commit; never two at once.
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
+            made = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
+            if not made:
+                self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         except sqlite3.Error:
             self._db.close()
             raise
+        self._numbers: dict[tuple[str, str], int] = {}  # of outboxes
+        self._next_number = 0
 
     def close(self) -> None:
         """Let the database go."""
@@ -70,33 +88,63 @@ class Tables:
                 self._db.execute("ROLLBACK")
             raise
 
+    def checkpoint(self) -> None:
+        """Move everything from the log into the database file, and sync that."""
+        busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("another process reads the database")
+
+    def copy_to(self, path: Path) -> None:
+        """Make a copy as of the last transaction."""
+        self._db.execute("VACUUM INTO ?", (str(path),))
+
     def get(self, key: str) -> Any:
         """A small figure by name; None if there is none."""
         row = self._db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def set(self, key: str, value: Any) -> None:
-        """Keep a small figure."""
-        self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, json.dumps(value)))
+    def keep(self, key: str, value: Any) -> Statement:
+        """What keeps a small figure."""
+        return "INSERT OR REPLACE INTO state VALUES (?, ?)", [(key, json.dumps(value))]
 
-    def write(self, state: State, news: News) -> None:
-        """The rows of a commit; inside a transaction."""
-        self.set("state", _figures(state))
-        for record in news.versions:
-            text = _RECORD.dump_json(record).decode()
-            self._db.execute("INSERT OR REPLACE INTO history (version, record) VALUES (?, ?)", (record.version, text))
-        for client_id, outboxes in news.outboxes.items():
-            self._write_client(state, client_id, outboxes)
-        measured = {
-            state.scores.newest[client_id][0] for client_id in news.outboxes if client_id in state.scores.newest
-        }
-        for version in measured:
-            devices = state.scores.of(version)
-            if devices is not None:
-                row = (devices.model_dump_json(), version)
-                self._db.execute("UPDATE history SET devices = ? WHERE version = ?", row)
-        for version, metrics in news.measured.items():
-            self._db.execute("UPDATE history SET aggregator = ? WHERE version = ?", (json.dumps(metrics), version))
+    def write(self, statements: list[Statement]) -> None:
+        """Execute them in order; inside a transaction."""
+        for sql, rows in statements:
+            self._db.executemany(sql, rows)
+
+    def forget(self) -> list[Statement]:
+        """What removes everything of a run."""
+        self._numbers.clear()
+        return [(f"DELETE FROM {table}", [()]) for table in ("history", "outbox", "verdict", "score")]  # noqa: S608
+
+    def statements(self, state: State, news: News) -> list[Statement]:
+        """The rows of a commit, as of now."""
+        made = dict(islice(reversed(state.tempo.made_at), len(news.versions)))
+        history = [
+            (r.version, _RECORD.dump_json(r).decode(), made.get(r.version, state.accepted)) for r in news.versions
+        ]
+        measured = {state.scores.newest[client][0] for client in news.scored if client in state.scores.newest}
+        devices = [(of.model_dump_json(), v) for v in measured if (of := state.scores.of(v)) is not None]
+        own = [(json.dumps(metrics), version) for version, metrics in news.measured.items()]
+        scores = [(c, v, e.model_dump_json()) for c in news.scored if c in state.scores.newest
+                  for v, e in [state.scores.newest[c]]]  # fmt: skip
+        outboxes = [row for client_id in news.renewed for row in self._outboxes(state, client_id)]
+        verdicts = [
+            row for client_id, boxes in news.outboxes.items() for row in self._verdicts(state, client_id, boxes)
+        ]
+        retired = [(number,) for number, _, _, place in outboxes if place < 0]
+        written: list[Statement] = [
+            self.keep("state", _figures(state)),
+            ("INSERT OR REPLACE INTO history (version, record, accepted) VALUES (?, ?, ?)", history),
+            ("DELETE FROM outbox WHERE client_id = ?", [(client_id,) for client_id in news.renewed]),
+            ("INSERT INTO outbox VALUES (?, ?, ?, ?)", outboxes),
+            ("DELETE FROM verdict WHERE outbox = ?", retired),
+            ("INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)", verdicts),
+            ("INSERT OR REPLACE INTO score VALUES (?, ?, ?)", scores),
+            ("UPDATE history SET devices = ? WHERE version = ?", devices),
+            ("UPDATE history SET aggregator = ? WHERE version = ?", own),
+        ]
+        return [statement for statement in written if statement[1]]
 
     def restore(self, state: State) -> None:
         """Fill everything but the vectors of a state from the last commit."""
@@ -104,7 +152,7 @@ class Tables:
         for name in ("version", "accepted", "staleness_sum", "uplink_bytes", "seconds", "finished"):
             setattr(state, name, saved[name])
         state.rejected = Counter(saved["rejected"])
-        state.tempo = _tempo(saved["tempo"])
+        state.tempo = self._tempo(saved["tempo"])
         buffer = saved["buffer"]
         state.buffer.weight, state.buffer.mass, state.buffer.opened = buffer["weight"], buffer["mass"], buffer["opened"]
         state.buffer.updates = _FOLDED.validate_python(buffer["updates"])
@@ -120,53 +168,55 @@ class Tables:
             measured = {"devices": devices, "aggregator": aggregator}
             yield json.loads(record) | {key: json.loads(text) if text else None for key, text in measured.items()}
 
-    def _write_client(self, state: State, client_id: str, news: dict[str, list[int]]) -> None:
-        key, remembered = (client_id,), state.ledger.outboxes(client_id)
-        for outbox in remembered:
-            new = [s for s in news.get(outbox.outbox_id, ()) if s in outbox.verdicts]
-            rows = [(client_id, outbox.outbox_id, s, *_row(outbox.verdicts[s])) for s in new]
-            self._db.executemany("INSERT INTO verdict VALUES (?, ?, ?, ?, ?)", rows)
-            oldest = (client_id, outbox.outbox_id, min(outbox.verdicts))
-            self._db.execute("DELETE FROM verdict WHERE client_id = ? AND outbox_id = ? AND sequence < ?", oldest)
+    def _outboxes(self, state: State, client_id: str) -> Iterator[tuple[int, str, str, int]]:
         retired = state.ledger.retired(client_id)
-        places = [(*key, box.outbox_id, n, box.newest) for n, box in enumerate(remembered)]
-        places += [(*key, outbox_id, n - len(retired), -1) for n, outbox_id in enumerate(retired)]
-        self._db.execute("DELETE FROM outbox WHERE client_id = ?", key)
-        self._db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?)", places)
-        for outbox_id in retired:
-            self._db.execute("DELETE FROM verdict WHERE client_id = ? AND outbox_id = ?", (client_id, outbox_id))
-        if client_id in state.scores.newest:
-            version, evaluation = state.scores.newest[client_id]
-            score = (client_id, version, evaluation.model_dump_json())
-            self._db.execute("INSERT OR REPLACE INTO score VALUES (?, ?, ?)", score)
+        places = [(outbox_id, n - len(retired)) for n, outbox_id in enumerate(retired)]
+        places += [(box.outbox_id, n) for n, box in enumerate(state.ledger.outboxes(client_id))]
+        for outbox_id, place in places:
+            number = self._numbers.get((client_id, outbox_id))
+            if number is None:
+                number = self._numbers[client_id, outbox_id] = self._next_number
+                self._next_number += 1
+            yield number, client_id, outbox_id, place
+
+    def _verdicts(self, state: State, client_id: str, news: dict[str, list[int]]) -> Iterator[tuple[Any, ...]]:
+        for box in state.ledger.outboxes(client_id):
+            for sequence in news.get(box.outbox_id, ()):
+                verdict = box.verdicts.get(sequence)
+                if verdict is not None:  # else it came and went within this commit
+                    yield self._numbers[client_id, box.outbox_id], sequence % WINDOW, sequence, *verdict
 
     def _ledger(self) -> Iterator[tuple[str, list[Outbox], list[str]]]:
         clients: dict[str, tuple[list[Outbox], list[str]]] = {}
-        boxes: dict[tuple[str, str], Outbox] = {}
-        for client_id, outbox_id, place, newest in self._db.execute("SELECT * FROM outbox ORDER BY client_id, place"):
+        boxes: dict[int, Outbox] = {}
+        rows = self._db.execute("SELECT number, client_id, outbox_id, place FROM outbox ORDER BY client_id, place")
+        for number, client_id, outbox_id, place in rows:
+            self._numbers[client_id, outbox_id] = number
+            self._next_number = max(self._next_number, number + 1)
             outboxes, retired = clients.setdefault(client_id, ([], []))
             if place < 0:
                 retired.append(outbox_id)
             else:
-                boxes[client_id, outbox_id] = Outbox(outbox_id, newest)
-                outboxes.append(boxes[client_id, outbox_id])
-        rows = self._db.execute("SELECT * FROM verdict ORDER BY client_id, outbox_id, sequence")
-        for client_id, outbox_id, sequence, digest, receipt in rows:
-            boxes[client_id, outbox_id].verdicts[sequence] = _verdict(digest, receipt)
+                boxes[number] = Outbox(outbox_id)
+                outboxes.append(boxes[number])
+        columns = "outbox, sequence, digest, reason, version, staleness"
+        for number, sequence, digest, reason, *place in self._db.execute(
+            f"SELECT {columns} FROM verdict ORDER BY outbox, sequence DESC"  # noqa: S608
+        ):
+            box = boxes[number]
+            box.newest = max(box.newest, sequence)
+            if sequence > box.newest - WINDOW:  # else nothing came that took its place
+                box.verdicts[sequence] = Verdict(digest, _REASONS[reason] if reason else None, *place)
         for client_id, (outboxes, retired) in clients.items():
             yield client_id, outboxes, retired
 
-
-def _row(verdict: Verdict) -> tuple[str, str]:
-    receipt = {"reason": verdict.reason, "version": verdict.version, "staleness": verdict.staleness}
-    return verdict.digest.hex(), json.dumps({key: value for key, value in receipt.items() if value is not None})
-
-
-def _verdict(digest: str, receipt: str) -> Verdict:
-    said = json.loads(receipt)
-    reason = _REASONS[said["reason"]] if "reason" in said else None
-    # FedMQ once kept whole digests and receipts in these columns.
-    return Verdict(bytes.fromhex(digest)[:DIGEST_BYTES], reason, said.get("version"), said.get("staleness"))
+    def _tempo(self, saved: dict[str, Any]) -> Tempo:
+        tempo = Tempo(saved["clients_at_work"], saved["buffer_size"])
+        tempo.intervals.extend(saved["intervals"])
+        tempo.samples.extend(saved["samples"])
+        newest = "SELECT version, accepted FROM history ORDER BY version DESC LIMIT ?"
+        tempo.made_at.extend(reversed(self._db.execute(newest, (tempo.made_at.maxlen,)).fetchall()))
+        return tempo
 
 
 def _figures(state: State) -> dict[str, Any]:
@@ -180,7 +230,6 @@ def _figures(state: State) -> dict[str, Any]:
         "uplink_bytes": state.uplink_bytes,
         "seconds": state.seconds,
         "finished": state.finished,
-        "bases": sorted(state.bases),
         "buffer": {
             "weight": buffer.weight,
             "mass": buffer.mass,
@@ -192,14 +241,5 @@ def _figures(state: State) -> dict[str, Any]:
             "buffer_size": tempo.buffer_size,
             "intervals": list(tempo.intervals),
             "samples": list(tempo.samples),
-            "made_at": list(tempo.made_at),
         },
     }
-
-
-def _tempo(saved: dict[str, Any]) -> Tempo:
-    tempo = Tempo(saved["clients_at_work"], saved["buffer_size"])
-    tempo.intervals.extend(saved["intervals"])
-    tempo.samples.extend(saved["samples"])
-    tempo.made_at = deque(((version, count) for version, count in saved["made_at"]), tempo.made_at.maxlen)
-    return tempo

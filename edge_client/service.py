@@ -56,6 +56,18 @@ def last_will(topics: Topics, client_id: str, incarnation: str) -> Will:
 class ClientService:
     """One client at work.
 
+    Args:
+        link: to the broker, still to be opened.
+        topics: of the federation.
+        client_id: this device's.
+        core: what decides.
+        incarnation: random for each process start.
+        outbox: what keeps.
+        training: what trains.
+        runner: where it trains.
+        step: called after each step of what happens to an update, with its name.
+        clock: seconds.
+
     Attributes:
         stopped: set when it has ended, with its exit code and why.
         accepted, rejected: receipts read.
@@ -73,6 +85,7 @@ class ClientService:
         outbox: Outbox,
         training: Training,
         runner: Runner,
+        step: Callable[[str], None] = lambda name: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stopped: Stop | None = None
@@ -85,6 +98,7 @@ class ClientService:
         self._outbox = outbox
         self._training = training
         self._runner = runner
+        self._step = step
         self._clock = clock
         self._snapshot: tuple[memoryview, Layout] | None = None  # the weights of the core's newest head
         self._unfitting: tuple[Head, memoryview] | None = None  # the last head that waits for its layout
@@ -209,6 +223,8 @@ class ClientService:
                 self._perform(self._core.reply(decode(message.payload, Reply)[0], now), now)
             elif topic == topics.aggregator:
                 presence = decode(message.payload, AggregatorPresence)[0]
+                if presence.state == "starting":
+                    return  # it may never come to more
                 if self._aggregator_online != (presence.state == "online"):
                     self._aggregator_online = presence.state == "online"
                     log.info("aggregator %s client=%s", presence.state, self._client_id)
@@ -272,7 +288,9 @@ class ClientService:
                 case SendOffer(sequence, with_body):
                     self._send(sequence, with_body)
                 case Delete(sequence, receipt):
+                    self._step("receipt-read")
                     self._outbox.delete(sequence, forgotten=receipt.reason == "expired")
+                    self._step("deleted")
                     if receipt.verdict == "accepted":
                         self.accepted += 1
                     else:
@@ -326,7 +344,9 @@ class ClientService:
             evaluation=result.evaluation,
             task_version=self._training.task_version,
         )
+        self._step("trained")
         offer, dropped = self._outbox.add(offer, body, result.local)
+        self._step("stored")
         if dropped:
             log.warning("outbox full client=%s dropped=%s", self._client_id, dropped)
         log.info("trained client=%s version=%d sequence=%d", self._client_id, head.version, offer.update.sequence)
@@ -340,6 +360,7 @@ class ClientService:
         try:
             if self._link.publish(self._topics.update(self._client_id), payload):
                 self._say(uplink_bytes=self._status.uplink_bytes + len(payload))
+                self._step("offered")
         except TransportError as error:
             self.stop(Stop(2, f"an update cannot be sent: {error}"))
 

@@ -16,6 +16,7 @@ from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import ThreadRunner
 from fedmq.edge_client.service import ClientService, last_will
 from fedmq.edge_client.training import NumpyTrainer, Training
+from fedmq.failpoints import crash_points
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.topics import Topics, check_id
 from fedmq.settings import Settings, load_settings
@@ -69,6 +70,7 @@ class EdgeClient:
                 outbox=self._outbox,
                 training=training,
                 runner=self._runner,
+                step=crash_points(),
             )
         except BaseException:
             self._outbox.close()

@@ -17,15 +17,18 @@ from fedmq.aggregator.cohort import plan_of_a_cohort
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
 from fedmq.aggregator.export import read_run
+from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy
+from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
 from fedmq.connect import mqtt_link
+from fedmq.failpoints import crash_points
 from fedmq.schemas.codecs import codec_named
-from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.errors import ConfigError, StoreError
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import AggregatorPresence, Metrics
 from fedmq.schemas.plan import Plan
@@ -33,7 +36,6 @@ from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import HEADER_LIMIT, encode
 from fedmq.settings import Settings, load_settings
 from fedmq.tasks.contract import Task
-from fedmq.tasks.initial import built, read_weights
 from fedmq.tasks.loader import load_task
 from fedmq.transport.link import Will
 
@@ -75,6 +77,10 @@ class Aggregator:
     Args:
         settings: the path of a federation's file, or settings.
         strategy: in place of the one that the settings name, such as `fedmq.fedbuff(buffer_size=10)`.
+        new_run: begin another run with version 0; a run that is in the folder is kept aside in it, and its weights are
+            the ones to begin with unless `init_from` says others.
+        init_from: with `new_run`, a run's folder or a safetensors file; entries of equal name and shape are taken.
+        replace: begin even if the broker shows another run of this federation.
 
     Raises:
         ConfigError: settings or task cannot work.
@@ -82,13 +88,27 @@ class Aggregator:
 
     """
 
-    def __init__(self, settings: Settings | str | Path, *, strategy: Strategy | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | str | Path,
+        *,
+        strategy: Strategy | None = None,
+        new_run: bool = False,
+        init_from: str | Path | None = None,
+        replace: bool = False,
+    ) -> None:
+        if init_from is not None and not new_run:
+            raise ConfigError("--init-from goes with --new-run: a run that goes on has its weights")
         self.settings = settings if isinstance(settings, Settings) else load_settings(settings)
         self.task = load_task(self.settings.task) if self.settings.task else None
         self.strategy = strategy or self.settings.aggregator.build_strategy()
-        self._store = Store(self.settings.run_folder, self.settings.federation)
+        self._step = crash_points()
+        self._store = Store(self.settings.run_folder, self.settings.federation, step=self._step)
         try:
-            self._service = self._build()
+            begin = Beginning(self.settings, self.task, self._store)
+            plan = plan_of_a_cohort(self.settings.plan) if self.strategy.cohort else self.settings.plan
+            state, replaced = begin.anew(plan, init_from) if new_run else (begin.state(plan), frozenset[str]())
+            self._service = self._build(plan, state, None if replace else replaced)
         except BaseException:
             self._store.close()
             raise
@@ -167,12 +187,8 @@ class Aggregator:
             self._versions.append(Version(record.version, len(staleness), mean, record.why, record.seconds))
             self._news.notify_all()
 
-    def _build(self) -> AggregatorService:
+    def _build(self, plan: Plan, state: State, replaces: frozenset[str] | None) -> AggregatorService:
         settings = self.settings
-        plan = settings.plan
-        if self.strategy.cohort:
-            plan = plan_of_a_cohort(plan)
-        state = self._state_to_go_on_from(plan)
         codec = codec_named(settings.aggregator.snapshot_codec)
         size = len(codec.encode(state.weights, state.layout)) + HEADER_LIMIT
         if size > settings.broker.max_message_bytes:
@@ -184,7 +200,6 @@ class Aggregator:
         rules = Rules(
             state.run, state.layout, frozenset(versions) if versions is not None else None, plan.max_staleness
         )
-        core = AggregatorCore(state, self.strategy, rules, settings.aggregator.goal)
         topics = Topics(settings.federation)
         incarnation = os.urandom(16).hex()
         gone = AggregatorPresence(state="offline", run=state.run, incarnation=incarnation, version=state.version)
@@ -195,39 +210,33 @@ class Aggregator:
             durable=True,
         )
         evaluate = self._evaluation(state.layout)
+
+        def core_of(state: State) -> AggregatorCore:
+            return AggregatorCore(state, self.strategy, rules, settings.aggregator.goal)
+
+        def reload() -> AggregatorCore:
+            self._store.reopen()
+            last = self._store.load(state.layout)
+            if last is None:
+                raise StoreError(f"run folder {settings.run_folder}: the run is gone from it")
+            return core_of(last)
+
         return AggregatorService(
             link=link,
             topics=topics,
-            core=core,
+            core=core_of(state),
             publisher=Publisher(link, topics, plan, codec, settings.aggregator.publish_interval),
             incarnation=incarnation,
+            fence=Fence(incarnation, replaces),
             store=self._store,
+            reload=reload,
             evaluator=ThreadEvaluator(evaluate, link.wake) if evaluate else None,
+            step=self._step,
         )
-
-    def _state_to_go_on_from(self, plan: Plan) -> State:
-        settings = self.settings.aggregator
-        weights: Vector | None = None
-        layout: Layout | None = None
-        if self.task is not None and self.task.build_model is not None and not (settings.init and not _has_torch()):
-            with faults_of(self.task):
-                layout, weights = built(self.task, plan, settings.seed)
-        if settings.init is not None:
-            layout, weights = read_weights(settings.init, layout)
-        if layout is None or weights is None:
-            raise ConfigError(
-                "there is no model: set task to a file with build_model(), or [aggregator] init to a safetensors file"
-            )
-        state = self._store.load(layout)
-        if state is not None and state.finished is not None:
-            # A goal that lies further on makes it go on; else it ends again at once.
-            log.warning("the run was finished (%s); it goes on to its goal, start the clients again", state.finished)
-            state.finished = None
-        return state or State.initial(os.urandom(16).hex(), layout, weights)
 
     def _evaluation(self, layout: Layout) -> Evaluate | None:
         task = self.task
-        if task is None or task.load_test_data is None or task.build_model is None or not _has_torch():
+        if task is None or task.load_test_data is None or task.build_model is None or not has_torch():
             return None
         return _evaluation_of(task, layout)
 
@@ -247,11 +256,3 @@ def _evaluation_of(task: Task, layout: Layout) -> Evaluate:
         return evaluate(task, model, data)[0]
 
     return measure
-
-
-def _has_torch() -> bool:
-    try:
-        import torch  # noqa: F401 (only whether it is there)
-    except ImportError:
-        return False
-    return True

@@ -119,7 +119,7 @@ class Testbed:
                 raise TestbedError(f"not all clients were ready after {_READY_SECONDS:g} s; logs: {self.folder}/logs")
             self.watch.poll(0.1)
             waiting(self.watch)
-        self._spawn("aggregator", "aggregator")
+        self._spawn("aggregator", "aggregator", "--replace")
         while self.watch.progress is None:
             self.check()
             if not self.running:

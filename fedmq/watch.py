@@ -108,6 +108,8 @@ class Watch:
         lines = []
         if self.aggregator is not None:
             lines.append(f"aggregator {self.aggregator.state}, run {self.aggregator.run}")
+            if self.aggregator.detail:
+                lines.append(f"  {self.aggregator.detail}")
         progress = self.progress
         if progress is not None:
             lines.append(
@@ -136,7 +138,9 @@ class Watch:
 
     def _take(self, message: Message) -> bool:
         if message.topic == self._topics.aggregator:
-            self.aggregator = decode(message.payload, AggregatorPresence)[0]
+            presence = decode(message.payload, AggregatorPresence)[0]
+            if presence.state != "starting":  # it may never come to more
+                self.aggregator = presence
         elif message.topic == self._topics.progress:
             self.progress = decode(message.payload, Progress)[0]
             self.ask(*self.progress.clients)

@@ -171,13 +171,21 @@ class Reply(ProtocolMessage):
 
 
 class AggregatorPresence(ProtocolMessage):
-    """`aggregator`, retained: whether offers are heard. The last will says offline."""
+    """`aggregator`, retained: whether offers are heard. The last will says offline.
+
+    Attributes:
+        state: `starting` is not retained: an aggregator that looks first what is there; no offer is heard yet.
+        version: the newest that is committed.
+        detail: what is wrong, as a sentence, such as a full disk: every offer is answered with *later* until it is not.
+
+    """
 
     kind: Literal["aggregator"] = "aggregator"
-    state: Literal["online", "offline"]
+    state: Literal["starting", "online", "offline"]
     run: Hex128
     incarnation: Hex128
     version: Count
+    detail: Text = ""
 
 
 class ClientStatus(ProtocolMessage):

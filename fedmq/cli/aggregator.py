@@ -1,6 +1,7 @@
 """Run the aggregator of a federation, until its goal is reached or it is stopped.
 
-It goes on with the run that its folder holds; a new folder begins a new run with version 0.
+It goes on with the run that its folder holds; a new folder begins a new run with version 0. With --new-run the run in
+the folder is kept aside, and another begins from its weights.
 """
 
 from __future__ import annotations
@@ -17,11 +18,22 @@ EXAMPLE = "fedmq aggregator --config federation.toml --set plan.learning_rate=0.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     add_settings(parser)
+    parser.add_argument(
+        "--new-run", action="store_true", help="begin another run, from the weights of the one that is here"
+    )
+    parser.add_argument(
+        "--init-from", metavar="OLD", help="with --new-run: a run folder or safetensors file to take weights from"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="begin even if the broker shows another run of this federation"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it."""
-    aggregator = Aggregator(settings_of(options))
+    aggregator = Aggregator(
+        settings_of(options), new_run=options.new_run, init_from=options.init_from, replace=options.replace
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: aggregator.ask_to_stop(signal.Signals(number).name))
     return aggregator.run().code

@@ -84,7 +84,7 @@ def test_the_end_is_committed_before_it_is_shown(tmp_path: Path, monkeypatch: py
     def full(*_: object) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(store, "commit", full)
+    monkeypatch.setattr(store, "write", full)
     with pytest.raises(StoreError):
         run.pass_time(10.0)
     assert run.shown() == "training"

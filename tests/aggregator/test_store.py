@@ -21,7 +21,7 @@ from fedmq.aggregator.store import FORMAT, Store
 from fedmq.aggregator.strategies import STRATEGIES as EVERY_STRATEGY
 from fedmq.aggregator.strategies import Strategy, fedasync, fedavg, fedbuff
 from fedmq.schemas.errors import StoreError
-from fedmq.schemas.messages import Evaluation, Receipt
+from fedmq.schemas.messages import Evaluation
 from tests.aggregator.small_run import SmallRun, layout_of, offer_of, outbox, plain_fedbuff
 
 
@@ -183,25 +183,6 @@ def test_retired_outboxes_keep_their_order_over_a_restart_so_that_the_oldest_is_
     assert state.ledger.retired("alice") == boxes[1:65]
 
 
-def test_a_ledger_that_an_older_fedmq_wrote_is_read(tmp_path: Path) -> None:
-    run = SmallRun(parameters=[0.0, 0.0], statistics=[1.0])
-    good, body = offer_of([1, 1, 1], run.layout)
-    bad, nan = offer_of([float("nan"), 1, 1], run.layout, sequence=1)
-    receipts = [run.core.judge("alice", good, body, 0.0), run.core.judge("alice", bad, nan, 1.0)]
-    store = Store(tmp_path, "kitchen")
-    commit(store, run)
-    store.close()
-    database = sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None)
-    for offer, receipt in zip((good, bad), receipts, strict=True):
-        assert isinstance(receipt, Receipt)
-        row = (offer.digest, receipt.model_dump_json(exclude_none=True), offer.update.sequence)
-        database.execute("UPDATE verdict SET digest = ?, receipt = ? WHERE sequence = ?", row)
-    database.close()
-    store, state = opened(tmp_path)
-    assert everything_of(state)["ledger"] == everything_of(run.state)["ledger"]
-    store.close()
-
-
 @pytest.mark.parametrize("name", EVERY_STRATEGY)
 @pytest.mark.parametrize(
     "left_by",
@@ -243,7 +224,7 @@ def test_nothing_of_a_run_piles_up_in_its_folder(tmp_path: Path) -> None:
         run.deliver("alice", 1.0)
         commit(store, run)
     names = sorted(path.name for path in tmp_path.glob("*.safetensors*"))
-    assert len([name for name in names if name.startswith("vectors-")]) == 1
+    assert len([name for name in names if name.startswith("weights-")]) == 1
     assert len([name for name in names if name.startswith("base-")]) == 16
     store.close()
 
@@ -283,20 +264,20 @@ def newer_format(folder: Path) -> None:
     ("federation", "layout", "change", "says"),
     [
         ("garden", (2, 1), lambda folder: None, "of federation 'kitchen', expected 'garden'"),
-        ("kitchen", (2, 1), newer_format, f"format {FORMAT + 1}, this FedMQ reads up to {FORMAT}"),
+        ("kitchen", (2, 1), newer_format, f"format {FORMAT + 1}, this FedMQ reads {FORMAT}; update FedMQ"),
         ("kitchen", (3, 1), lambda folder: None, r"parameter 'weight' float32\[3\] here, .* float32\[2\] there"),
         ("kitchen", (2, 0), lambda folder: None, "entry 1 'mean' is there and not here"),
         (
             "kitchen",
             (2, 1),
-            lambda folder: (folder / "vectors-1.safetensors").write_bytes(b"torn"),
-            "vectors-1.safetensors cannot be read",
+            lambda folder: (folder / "weights-1.safetensors").write_bytes(b"torn"),
+            "weights-1.safetensors cannot be read",
         ),
         (
             "kitchen",
             (2, 1),
-            lambda folder: (folder / "vectors-1.safetensors").unlink(),
-            "vectors-1.safetensors cannot be read",
+            lambda folder: (folder / "weights-1.safetensors").unlink(),
+            "weights-1.safetensors cannot be read",
         ),
         ("kitchen", (2, 1), lambda folder: (folder / "run.sqlite").write_bytes(b"no database" * 99), "not a database"),
     ],
@@ -352,10 +333,10 @@ def test_a_commit_of_nothing_new_writes_no_vectors(tmp_path: Path) -> None:
     run = SmallRun()
     store = Store(tmp_path, "kitchen")
     commit(store, run)
-    vectors = next(tmp_path.glob("vectors-*"))
+    vectors = next(tmp_path.glob("weights-*"))
     stamp = vectors.stat().st_mtime_ns, vectors.name
     run.judge("alice", [float("nan")])
     store.commit(run.state, News())
-    vectors = next(tmp_path.glob("vectors-*"))
+    vectors = next(tmp_path.glob("weights-*"))
     assert (vectors.stat().st_mtime_ns, vectors.name) == stamp
     store.close()

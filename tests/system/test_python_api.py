@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,17 +73,16 @@ def test_leaving_the_with_block_stops_it(fed: Federation) -> None:
         assert again.version == 0
 
 
-def test_an_error_in_the_thread_is_raised_where_the_object_is_used(fed: Federation, tmp_path: Path) -> None:
-    """The run's folder is taken away: the commit fails, and the loop around `versions` learns of it."""
-    fed.set(device__folder="devices")
+def test_an_error_in_the_thread_is_raised_where_the_object_is_used(fed: Federation) -> None:
+    """What is no certificate is found out when the thread connects, and the loop around `versions` learns of it."""
+    fed.set(broker__url=fed.settings["broker.url"].replace("mqtt:", "mqtts:"), broker__ca_file="task.py")
 
     def watch() -> None:
         with fedmq.Aggregator(fed.file) as aggregator:
             for version in aggregator.versions():
-                if version.version == 1:
-                    fed.run_folder.rename(tmp_path / "elsewhere")
+                raise AssertionError(version)
 
-    with fedmq.EdgeClient(fed.file, "ada", train=add_one), pytest.raises(fedmq.StoreError, match="the commit failed"):
+    with pytest.raises(fedmq.FedMQError, match=r"task\.py"):
         watch()
 
 

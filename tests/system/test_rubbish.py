@@ -75,6 +75,7 @@ def test_rubbish_on_every_topic_stops_neither_the_aggregator_nor_a_client(at_wor
         for changes in ({"layout": "f" * 64} | right, right | {"size": 3}, right | {"digest": "f" * 64}):
             mallory.publish(topics.model, encode(mallory.head.model_copy(update=changes), UPDATE))
         heard_by_the_aggregator = 4  # of these topics: its own, two of updates, and one that is nobody's
-        aggregator.says("ignored topic=", times=warned + heard_by_the_aggregator * len(RUBBISH))
+        # Nothing on its own topic is no rubbish, but a retained message that was cleared.
+        aggregator.says("ignored topic=", times=warned + heard_by_the_aggregator * len(RUBBISH) - 1)
     ada.says("reason=malformed")
     at_work.work("ada", "bob", updates=2)

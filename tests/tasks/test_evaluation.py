@@ -96,5 +96,5 @@ def test_metrics_are_plain_finite_floats_with_short_names_and_not_too_many() -> 
 
 @pytest.mark.parametrize("targets", [torch.ones(4, 1), torch.tensor([0, 0, 0, 0])])
 def test_a_single_output_without_a_loss_is_an_error_and_not_a_loss_of_zero(targets: torch.Tensor) -> None:
-    with pytest.raises(ConfigError, match="the default loss is cross-entropy.* for a regression define loss"):
+    with pytest.raises(ConfigError, match=r"the default loss is cross-entropy.* for a regression define loss"):
         evaluate(task(), nn.Linear(1, 1), (torch.ones(4, 1), targets))

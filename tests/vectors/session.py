@@ -107,10 +107,12 @@ def session() -> list[dict[str, Any]]:
         Receipt(update=_id(1), verdict="accepted", version=7, staleness=3),
         Receipt(update=_id(2), verdict="rejected", reason="not_finite", detail="the update has a NaN or an infinity"),
     )
+    starting = ONLINE.model_copy(update={"state": "starting"})
     gone = ONLINE.model_copy(update={"state": "offline"})
     dead = ClientStatus(state="offline", client_id=CLIENT, incarnation=DEVICE)
     update, status = TOPICS.update(CLIENT), TOPICS.status(CLIENT)
     return [
+        _row("aggregator starting", TOPICS.aggregator, starting),
         _retained("aggregator online", TOPICS.aggregator, ONLINE),
         _retained("layout", TOPICS.layout, LayoutNotice(run=RUN, digest=SMALL.digest), SMALL.encoded),
         _retained("head of version 0", TOPICS.model, *head(0, "training", Plan(codec="float16"))),

@@ -1,0 +1,56 @@
+"""What the last commit holds, as far as it is shown to anyone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from fedmq.aggregator.state import State
+from fedmq.schemas.errors import Reason
+from fedmq.schemas.layout import Layout, Vector
+from fedmq.schemas.messages import DeviceEvaluation
+
+__all__ = ["Committed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A state at the moment of its commit; see `State` and `Progress` for what the figures mean.
+
+    Attributes:
+        weights: float32 [layout.size]; the state's own if nothing can have changed since, else a copy.
+
+    """
+
+    run: str
+    layout: Layout
+    weights: Vector
+    version: int
+    finished: str | None
+    accepted: int
+    rejected: dict[Reason, int]
+    mean_staleness: float
+    buffer_size: int
+    buffered: int
+    uplink_bytes: int
+    devices: DeviceEvaluation | None
+    devices_version: int | None
+
+    @classmethod
+    def of(cls, state: State, weights: Vector | None = None) -> Self:
+        """Of a state that is being committed."""
+        return cls(
+            run=state.run,
+            layout=state.layout,
+            weights=state.weights if weights is None else weights,
+            version=state.version,
+            finished=state.finished,
+            accepted=state.accepted,
+            rejected=dict(state.rejected),
+            mean_staleness=state.mean_staleness,
+            buffer_size=state.tempo.buffer_size,
+            buffered=len(state.buffer.updates),
+            uplink_bytes=state.uplink_bytes,
+            devices=state.scores.now(),
+            devices_version=state.scores.newest_version(),
+        )

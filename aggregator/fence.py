@@ -1,0 +1,102 @@
+"""One live aggregator per run, and never one from an old copy: what the broker shows is read before an update is taken.
+
+A broker does not say that it has sent all retained messages. So the aggregator publishes a word of its own, `starting`,
+behind its subscriptions, and what is retained has come when that word comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedmq.schemas.messages import AggregatorPresence, Head
+
+__all__ = ["Fence"]
+
+_FAREWELLS = 2  # of an unknown aggregator; see `presence`
+
+
+class Fence:
+    """What one aggregator knows of others.
+
+    Args:
+        incarnation: its own.
+        replaces: runs whose head it may overwrite; None for any.
+
+    Attributes:
+        open: whether updates may be taken, in this connection.
+
+    """
+
+    def __init__(self, incarnation: str, replaces: frozenset[str] | None = frozenset()) -> None:
+        self.open = False
+        self._incarnation = incarnation
+        self._replaces = replaces
+        self._connections = 0
+        self._passed = False  # in any connection
+        self._head: Head | None = None
+        self._predecessors: set[str] = set()  # incarnations that were here before this one came
+        self._farewells: dict[str, int] = {}
+
+    def connected(self) -> None:
+        """Look again: another may have been here."""
+        self.open = False
+        self._connections += 1
+        self._head = None
+
+    def head(self, head: Head) -> None:
+        """What the broker shows as the newest model."""
+        if not self.open:
+            self._head = head
+
+    def presence(self, presence: AggregatorPresence) -> str | None:
+        """Some aggregator's word; why this one has to end, None if it goes on.
+
+        The older gives way, as the broker gave the connection to the newer. It takes the connection once more to learn
+        why it lost it, and so brings about the newer one's last will: one farewell of an unknown one is no reason.
+        """
+        other = presence.incarnation
+        if other == self._incarnation or presence.state == "starting":
+            return None
+        if not self._passed:
+            self._predecessors.add(other)
+        if other in self._predecessors:
+            return None
+        self._farewells[other] = self._farewells.get(other, 0) + 1
+        if presence.state == "online" or self._farewells[other] >= _FAREWELLS:
+            return "another aggregator serves this federation now; stop one of the two"
+        return None
+
+    def own_word(self, run: str, version: int, digest_of: Callable[[str], str | None]) -> str | None:
+        """The own word is back; why this aggregator must not work here, None if it may.
+
+        Args:
+            run: this aggregator's.
+            version: the newest that it has committed.
+            digest_of: the digest of that version's weights in a codec; None if they are not at hand.
+
+        """
+        self._passed = True
+        head, self._head = self._head, None
+        if head is None:
+            self.open = True
+        elif head.run != run:
+            self.open = self._replaces is None or head.run in self._replaces
+            if not self.open:
+                return (
+                    f"the broker shows another run of this federation ({head.run[:8]}…, version {head.version},"
+                    f" {head.state}), this folder holds run {run[:8]}…; use that run's folder, or put this run in its"
+                    " place with --replace"
+                )
+        elif head.version > version:
+            return (
+                f"the broker shows version {head.version} of this run, this folder ends at version {version}: it is an"
+                " older copy; use the newest one, or go on from these weights as another run with --new-run"
+            )
+        elif head.version == version and digest_of(head.codec) not in (None, head.digest):
+            return (
+                f"the broker shows other weights as version {version} of this run than this folder holds: a copy of it"
+                " has worked elsewhere; use that one, or go on from these weights as another run with --new-run"
+            )
+        else:
+            self.open = True
+        return None

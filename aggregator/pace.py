@@ -1,0 +1,58 @@
+"""When to commit: commits clock themselves by how long they take and by what waits to be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Pace"]
+
+_VERDICTS = 1024  # that wait for a commit at most; so many receipts are held in memory
+_SECONDS = 0.1  # that a verdict waits for others to share its commit, while there is more to read
+_SHARE = 9  # times the length of the last commit that this becomes when commits are slow
+_REST = 2  # times the length of the last commit that always passes before the next: a third of the time is theirs
+
+
+@dataclass(slots=True)
+class Pace:
+    """What the rhythm of commits follows from; times are the caller's.
+
+    Attributes:
+        verdicts: that wait for a commit.
+        since: when the first of them was given.
+        ended: when the last commit was done.
+        lasted: how long it took.
+
+    """
+
+    verdicts: int = 0
+    since: float = 0.0
+    ended: float = float("-inf")
+    lasted: float = 0.0
+
+    def judged(self, now: float) -> None:
+        """A verdict was given that has to be committed before it is told."""
+        if not self.verdicts:
+            self.since = now
+        self.verdicts += 1
+
+    def committed(self, now: float, lasted: float) -> None:
+        """A commit of everything up to its beginning is done."""
+        self.ended, self.lasted = now, lasted
+
+    def due(self, now: float, *, idle: bool, wanted: bool) -> bool:
+        """Whether to commit.
+
+        Args:
+            now: seconds.
+            idle: nothing waits to be read.
+            wanted: something is to be shown that is not committed yet.
+
+        """
+        if now < self.ended + _REST * self.lasted:
+            return False
+        old = now >= self.since + max(_SECONDS, _SHARE * self.lasted)
+        return idle or wanted or self.verdicts >= _VERDICTS or (self.verdicts > 0 and old)
+
+    def deadline(self) -> float:
+        """When a commit that is wanted may begin."""
+        return self.ended + _REST * self.lasted

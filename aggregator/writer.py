@@ -1,0 +1,98 @@
+"""Carries commits out: at once if they are small, in a thread of its own if they could hold up the reading."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from fedmq.aggregator.state import News, State
+from fedmq.aggregator.store import Commit, Store
+from fedmq.schemas.layout import Vector
+
+__all__ = ["Writer"]
+
+_AT_ONCE_BYTES = 16 << 20  # of a state: a card that writes 10 MB a second has that in less than two seconds
+
+
+class Writer:
+    """One commit at a time.
+
+    Args:
+        store: where to; None keeps nothing, for the sandbox.
+        done: called in the thread when a commit has ended there, to wake the service.
+
+    Attributes:
+        lasted: seconds that the last commit took.
+
+    """
+
+    def __init__(self, store: Store | None, done: Callable[[], None], clock: Callable[[], float] = time.monotonic):
+        self.lasted = 0.0
+        self._store = store
+        self._done = done
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a commit goes on in the thread, or its end has not been taken."""
+        return self._thread is not None
+
+    def copy_of(self, state: State) -> Vector | None:
+        """A copy of the weights if this state is a large one, which may change while it is written."""
+        vectors = state.weights.nbytes * (2 if state.velocity is None else 3)
+        return state.weights.copy() if self._store is not None and vectors > _AT_ONCE_BYTES else None
+
+    def begin(self, state: State, news: News, weights: Vector | None) -> bool:
+        """Commit this; whether it is done already. `weights` is what `copy_of` gave.
+
+        Raises:
+            StoreError: nothing was committed.
+
+        """
+        if self._store is None:
+            return True
+        commit = self._store.take(state, news, weights=weights)
+        if weights is None:
+            self._write(self._store, commit)
+            self._raise()
+            return True
+        self._thread = threading.Thread(target=self._in_thread, args=(self._store, commit), name="fedmq-commit")
+        self._thread.start()
+        return False
+
+    def take(self, timeout: float | None) -> bool:
+        """Whether the commit in the thread is done within `timeout` seconds, at last if None; then it is busy no more.
+
+        Raises:
+            StoreError: it failed.
+
+        """
+        thread = self._thread
+        if thread is None:
+            return False
+        thread.join(timeout)
+        if thread.is_alive():
+            return False
+        self._thread = None
+        self._raise()
+        return True
+
+    def _in_thread(self, store: Store, commit: Commit) -> None:
+        self._write(store, commit)
+        self._done()
+
+    def _write(self, store: Store, commit: Commit) -> None:
+        begun = self._clock()
+        try:
+            store.write(commit)
+        except BaseException as error:  # raised again where the service takes the end
+            self._failure = error
+        self.lasted = self._clock() - begun
+
+    def _raise(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
