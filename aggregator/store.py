@@ -96,8 +96,12 @@ class Store:
             encoded = self._tables.get("layout")
         return Layout.decode(bytes.fromhex(encoded)) if encoded else None
 
-    def load(self, layout: Layout) -> State | None:
+    def load(self, layout: Layout, *, again: bool = False) -> State | None:
         """The state as of the last commit; None in a new folder.
+
+        Args:
+            layout: that the run has to have.
+            again: have the next commit write all of it.
 
         Raises:
             StoreError: the run has another layout, or files of it are missing or damaged.
@@ -115,6 +119,7 @@ class Store:
         with self._translated():
             state = self._read(layout)
             self._collect()
+        self._written = None if again else (state.version, len(state.buffer.updates))
         return state
 
     def commit(self, state: State, news: News) -> None:
@@ -189,7 +194,7 @@ class Store:
             (self.folder / name).unlink(missing_ok=True)
 
     def reopen(self) -> None:
-        """Forget the connection to a database whose commit failed, and open it again; the next commit writes all.
+        """Forget the connection to a database whose commit failed, and open it again.
 
         Raises:
             StoreError: the disk does not work yet.

@@ -216,7 +216,7 @@ class Aggregator:
 
         def reload() -> AggregatorCore:
             self._store.reopen()
-            last = self._store.load(state.layout)
+            last = self._store.load(state.layout, again=True)  # so that the disk is known to take it
             if last is None:
                 raise StoreError(f"run folder {settings.run_folder}: the run is gone from it")
             return core_of(last)

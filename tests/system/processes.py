@@ -95,7 +95,7 @@ class Federation:
     Settings are by dotted key. Weights are four zeros called `w` unless other settings say so.
     """
 
-    def __init__(self, folder: Path, name: str, broker_url: str, **sections: Any) -> None:
+    def __init__(self, folder: Path, name: str, broker_url: str, **changes: Any) -> None:
         self.folder = folder
         self.name = name
         self.run_folder = folder / "run"
@@ -117,7 +117,7 @@ class Federation:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "task.py").write_text(TASK)
         save_file({"w": np.zeros(4, np.float32)}, folder / "weights.safetensors")
-        self.set()
+        self.set(**changes)
 
     @property
     def file(self) -> Path:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -70,3 +72,24 @@ def test_who_waits_for_a_broker_can_be_told_to_stop(tmp_path: Path, federation: 
             program.says("no broker answers")
             program.terminate()
         assert [program.ends(5) for program in programs] == [0, 0]
+
+
+def test_connections_that_die_without_a_word_are_noticed_and_everyone_goes_on(
+    mosquitto_installed: None, federation: str, tmp_path: Path
+) -> None:
+    """The broker is there but does not move: no connection ends, nothing is answered."""
+    with (
+        start_broker("mosquitto", folder=tmp_path / "broker") as broker,
+        Federation(tmp_path, federation, broker.url, broker__keepalive_seconds=5) as fed,
+    ):
+        programs = [fed.aggregator(), fed.client("ada")]
+        fed.work("ada", updates=2)
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            for program in programs:
+                program.says("nothing was heard from")
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        fed.work("ada", updates=2)
+        fed.goes_on()
+        assert all(program.running for program in programs)
