@@ -186,12 +186,12 @@ class AggregatorCore:
         buffer = self.state.buffer
         if not buffer.updates or self.state.finished is not None:
             return
-        timer = self._timer()
         if self.strategy.cohort:
             why = self.cohort.closes(self.strategy.cohort, self._delivered(), now)
         elif len(buffer.updates) >= self.state.tempo.buffer_size:
             why = "full"
         else:
+            timer = self._timer()
             why = "timer" if timer is not None and now >= timer else None
         if why:
             self._make_version(why, now)

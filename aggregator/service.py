@@ -35,6 +35,7 @@ __all__ = ["AggregatorService", "Ending"]
 
 log = logging.getLogger("fedmq.aggregator")
 
+_TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing that they do is finer than that
 _LAST_EVALUATION_SECONDS = 120.0  # that a finished run waits for its last evaluation
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _LAST_COMMIT_SECONDS = 3.0  # that a stop waits for the disk
@@ -175,7 +176,11 @@ class AggregatorService:
 
     def deadline(self) -> float | None:
         """When `tick` is due even if nothing happens, in seconds of the run."""
-        times = [self._core.deadline(), self._publisher.deadline(self._core.state.version, self._core.state.finished)]
+        times, state = [self._core.deadline()], self._core.state
+        if not (self._is_news or self._writer.busy):
+            times.append(self._publisher.deadline(state.version, state.finished))
+        elif self._last is not None:
+            times.append(self._publisher.deadline(self._committed, self._committed_end))
         if self._is_news and not self._writer.busy:
             times.append(self._pace.deadline())
         if self._connected and not self._fence.open:
@@ -187,6 +192,7 @@ class AggregatorService:
     def run(self) -> Ending:
         """Work until the run is finished or `stop` is called."""
         self._link.open()
+        hurried, ticked_at = False, 0.0
         try:
             while self.ended is None:
                 if self._asked is not None:
@@ -196,11 +202,13 @@ class AggregatorService:
                     time.sleep(0.01)  # the senders wait in TCP
                     self.tick(idle=False)
                     continue
-                deadline = self.deadline()
-                event = self._link.poll(1.0 if deadline is None else min(1.0, max(0.0, deadline - self.now())))
+                event = self._link.poll(0.0 if hurried else self._patience())
                 if event is not None:
                     self.handle(event)
-                if self.ended is None:
+                now = self.now()
+                hurried = event is not None and now < ticked_at + _TICK_SECONDS
+                if self.ended is None and not hurried:
+                    ticked_at = now
                     self.tick(idle=event is None)
         except BaseException as error:
             # What is in memory may not be on the disk: nothing more of it is told than that it goes.
@@ -208,6 +216,11 @@ class AggregatorService:
             raise
         assert self.ended is not None
         return self.ended
+
+    def _patience(self) -> float:
+        """Seconds until something is due, but no more than one."""
+        deadline = self.deadline()
+        return 1.0 if deadline is None else min(1.0, max(0.0, deadline - self.now()))
 
     def ask_to_stop(self, why: str) -> None:
         """Have `run` end soon, with code 0. From any thread or signal handler."""
@@ -416,7 +429,8 @@ class AggregatorService:
 
     def _answer(self, replies: Replies) -> None:
         for client_id, reply in replies.messages(self._core.state.run, self._incarnation):
-            self._link.publish(self._topics.reply(client_id), encode(reply))
+            # A lost one is healed by the next offer, as is one that the broker acknowledged and lost.
+            self._link.publish(self._topics.reply(client_id), encode(reply), qos=0)
             self._step("receipt-sent")
 
     def _reply(self, client_id: str, answer: Missing | Later) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
+from operator import itemgetter
 from statistics import median, median_low
 
 __all__ = ["TARGET_STALENESS", "Tempo"]
@@ -50,7 +52,8 @@ class Tempo:
         if since_last is not None:
             self.intervals.append(since_last)
         oldest = self.made_at[0][1]
-        at_base = next((count for version, count in reversed(self.made_at) if version <= base_version), oldest)
+        known = bisect_right(self.made_at, base_version, key=itemgetter(0))
+        at_base = self.made_at[known - 1][1] if known else oldest
         # A device that slept for a day saw a fleet's work go by; it is one client, so its word is bounded.
         seen = min(1.0 + accepted - at_base, 4 * self.clients_at_work + 4)
         self.clients_at_work += (seen - self.clients_at_work) / max(10.0, self.clients_at_work)

@@ -88,7 +88,8 @@ class Link(Protocol):
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
         """Hand a message to the connection; False, and nothing is kept, while there is none.
 
-        True promises nothing: what matters is answered by the peer and offered again until it is.
+        It goes out with the next poll or flush at the latest. True promises nothing: what matters is answered by the
+        peer and offered again until it is.
         """
 
     def subscribe(self, *topics: str) -> None:
