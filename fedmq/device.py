@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fedmq.background import Background
 from fedmq.blame import faults_of
 from fedmq.connect import mqtt_link
 from fedmq.edge_client.core import ClientCore, Stop
@@ -75,9 +75,7 @@ class EdgeClient:
         except BaseException:
             self._outbox.close()
             raise
-        self._thread: threading.Thread | None = None
-        self._ending: Stop | None = None
-        self._failure: BaseException | None = None
+        self._background = Background(f"fedmq-{client_id}", self.run)
 
     @property
     def accepted(self) -> int:
@@ -98,35 +96,21 @@ class EdgeClient:
 
     def wait(self, timeout: float | None = None) -> Stop | None:
         """Wait until it has ended, at most `timeout` seconds; how it ended, None if it has not."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-        self._raise_failure()
-        return self._ending
+        self._background.join(timeout)
+        self._background.raise_failure()
+        return self._background.result
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._work, name=f"fedmq-{self.client_id}", daemon=True)
-        self._thread.start()
+        self._background.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.ask_to_stop()
-        if self._thread is not None:
-            self._thread.join()
+        self._background.join()
         if error is None:
-            self._raise_failure()
-
-    def _work(self) -> None:
-        try:
-            self._ending = self.run()
-        except BaseException as error:  # raised again in the thread that owns this object
-            self._failure = error
-
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+            self._background.raise_failure()
 
     def _training(self, train: NumpyTraining | None) -> Training:
         if train is not None:

@@ -23,6 +23,7 @@ from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy
+from fedmq.background import Background
 from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
 from fedmq.connect import mqtt_link
@@ -112,10 +113,9 @@ class Aggregator:
         except BaseException:
             self._store.close()
             raise
-        self._thread: threading.Thread | None = None
+        self._background = Background("fedmq-aggregator", self.run, self._wake)
         self._versions: deque[Version] = deque(maxlen=_KEPT_VERSIONS)
         self._news = threading.Condition()
-        self._failure: BaseException | None = None
         self._service.on_version = self._remember
 
     @property
@@ -145,40 +145,29 @@ class Aggregator:
         """
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._versions or self._thread is None or not self._thread.is_alive(), 1.0)
+                self._news.wait_for(lambda: self._versions or not self._background.alive, 1.0)
                 version = self._versions.popleft() if self._versions else None
             if version is not None:
                 yield version
-            elif self._thread is None or not self._thread.is_alive():
-                self._raise_failure()
+            elif not self._background.alive:
+                self._background.raise_failure()
                 return
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._work, name="fedmq-aggregator", daemon=True)
-        self._thread.start()
+        self._background.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.ask_to_stop()
-        if self._thread is not None:
-            self._thread.join()
+        self._background.join()
         if error is None:
-            self._raise_failure()
+            self._background.raise_failure()
 
-    def _work(self) -> None:
-        try:
-            self.run()
-        except BaseException as error:  # raised again in the thread that owns this object
-            self._failure = error
+    def _wake(self) -> None:
         with self._news:
             self._news.notify_all()
-
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
 
     def _remember(self, record: VersionRecord) -> None:
         staleness = [folded.staleness for folded in record.updates]
