@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedmq demo
 
 test: check
 	$(BIN)/python -m pytest
+
+# The long form of the tests in tests/chaos: about a quarter of an hour.
+chaos: $(VENV)/.dev
+	CHAOS=long $(BIN)/python -m pytest -s tests/chaos
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from fedmq.aggregator.state import News, VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.vectors import Step, nothing
 from fedmq.aggregator.writer import Writer
-from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError, StoreError
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Later, Missing, Offer
 from fedmq.schemas.topics import Topics
@@ -335,9 +335,9 @@ class AggregatorService:
             self.stop(Ending(1, why))
 
     def _digest(self, codec: str) -> str | None:
-        """Of the committed weights in a codec; None if they have moved since."""
+        """Of the committed weights in a codec; None if they have moved since, or the codec is unknown."""
         weights = self._last.weights if self._last else self._core.state.weights
-        if self._last is None and self._core.state.version != self._committed:
+        if codec not in CODECS or (self._last is None and self._core.state.version != self._committed):
             return None
         return hashlib.sha256(codec_named(codec).encode(weights, self._core.state.layout)).hexdigest()
 
@@ -441,7 +441,7 @@ class AggregatorService:
     def _show(self, now: float, *, at_once: bool = False) -> None:
         """Show what is committed, if it is due."""
         live = not self._is_news and not self._writer.busy
-        if not live and self._last is None:
+        if self._fault is not None or (not live and self._last is None):
             return
         state = self._core.state
         version, end = (state.version, state.finished) if live else (self._committed, self._committed_end)

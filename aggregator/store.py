@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -191,7 +191,8 @@ class Store:
         gone = self._files.names() - commit.refers.names()
         self._files, self._written, self._anew = commit.refers, (commit.version, commit.buffered), False
         for name in gone:
-            (self.folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # then the next start removes it
+                (self.folder / name).unlink()
 
     def reopen(self) -> None:
         """Forget the connection to a database whose commit failed, and open it again.

@@ -59,7 +59,10 @@ class Writer:
             self._write(self._store, commit)
             self._raise()
             return True
-        self._thread = threading.Thread(target=self._in_thread, args=(self._store, commit), name="fedmq-commit")
+        # A disk that hangs must not keep a process alive that was told to stop.
+        self._thread = threading.Thread(
+            target=self._in_thread, args=(self._store, commit), name="fedmq-commit", daemon=True
+        )
         self._thread.start()
         return False
 

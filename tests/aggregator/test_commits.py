@@ -236,6 +236,20 @@ def test_a_disk_that_fails_forgets_nothing_that_was_told_and_counts_nothing_twic
 
 
 @pytest.mark.usefixtures("either_way")
+def test_a_stop_while_the_disk_fails_shows_nothing_of_what_is_forgotten(tmp_path: Path) -> None:
+    with kitchen(tmp_path) as run:
+        run.offer(0)
+        run.until(lambda: 0 in run.receipts and run.shown()[0] == 1)
+        run.disk.broken = True
+        run.offer(1)
+        run.until(run.complaint)
+        run.service.stop(Ending(0, "asked to"))
+        assert list(run.receipts) == [0]
+        assert run.shown()[:2] == (1, [1, 0, 0, 0])
+        assert run.shown()[2] <= 1
+
+
+@pytest.mark.usefixtures("either_way")
 def test_a_stop_commits_what_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Virtual time flies while a thread writes.
     monkeypatch.setattr(service, "_LAST_COMMIT_SECONDS", 1e6)
