@@ -21,20 +21,28 @@ class Fence:
     Args:
         incarnation: its own.
         replaces: runs whose head it may overwrite; None for any.
+        predecessors: incarnations of aggregators that have worked in its folder: a broker may remember any of them.
 
     Attributes:
         open: whether updates may be taken, in this connection.
+        replaced: the run whose head it found, if that was another's and may be overwritten.
 
     """
 
-    def __init__(self, incarnation: str, replaces: frozenset[str] | None = frozenset()) -> None:
+    def __init__(
+        self,
+        incarnation: str,
+        replaces: frozenset[str] | None = frozenset(),
+        predecessors: frozenset[str] = frozenset(),
+    ) -> None:
         self.open = False
+        self.replaced: str | None = None
         self._incarnation = incarnation
         self._replaces = replaces
         self._connections = 0
         self._passed = False  # in any connection
         self._head: Head | None = None
-        self._predecessors: set[str] = set()  # incarnations that were here before this one came
+        self._predecessors = set(predecessors)  # and those that were here before this one came
         self._farewells: dict[str, int] = {}
 
     def connected(self) -> None:
@@ -87,6 +95,7 @@ class Fence:
                     f" {head.state}), this folder holds run {run[:8]}…; use that run's folder, or put this run in its"
                     " place with --replace"
                 )
+            self.replaced = head.run
         elif head.version > version:
             return (
                 f"the broker shows version {head.version} of this run, this folder ends at version {version}: it is an"

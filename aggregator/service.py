@@ -329,6 +329,9 @@ class AggregatorService:
         why = self._fence.presence(presence)
         if presence.incarnation == self._incarnation and presence.state == "starting" and not self._fence.open:
             why = self._fence.own_word(self._core.state.run, self._committed, self._digest)
+            replaced, known = self._fence.replaced, self._core.state.replaced
+            if replaced is not None and replaced not in known:
+                known.append(replaced)  # kept with the next commit
             if self._fence.open:
                 self._may_begin()
         if why is not None:

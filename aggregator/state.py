@@ -76,6 +76,7 @@ class State:
         uplink_bytes: encoded size of accepted updates.
         seconds: how long the run has been worked on.
         finished: the goal that was reached, as a sentence; None while training.
+        replaced: runs of this federation whose place it has taken: a broker may show them again.
 
     """
 
@@ -95,6 +96,7 @@ class State:
     uplink_bytes: int = 0
     seconds: float = 0.0
     finished: str | None = None
+    replaced: list[str] = field(default_factory=list)
 
     @classmethod
     def initial(cls, run: str, layout: Layout, weights: Vector) -> State:

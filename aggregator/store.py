@@ -96,6 +96,14 @@ class Store:
             encoded = self._tables.get("layout")
         return Layout.decode(bytes.fromhex(encoded)) if encoded else None
 
+    def predecessors(self, incarnation: str) -> frozenset[str]:
+        """The aggregators that have worked in this folder, the last 64; `incarnation` is the next of them."""
+        with self._translated():
+            known = self._tables.get("incarnations") or []
+            with self._tables.transaction():
+                self._tables.write([self._tables.keep("incarnations", [*known, incarnation][-64:])])
+        return frozenset(known)
+
     def load(self, layout: Layout, *, again: bool = False) -> State | None:
         """The state as of the last commit; None in a new folder.
 

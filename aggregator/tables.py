@@ -149,7 +149,7 @@ class Tables:
     def restore(self, state: State) -> None:
         """Fill everything but the vectors of a state from the last commit."""
         saved = self.get("state")
-        for name in ("version", "accepted", "staleness_sum", "uplink_bytes", "seconds", "finished"):
+        for name in ("version", "accepted", "staleness_sum", "uplink_bytes", "seconds", "finished", "replaced"):
             setattr(state, name, saved[name])
         state.rejected = Counter(saved["rejected"])
         state.tempo = self._tempo(saved["tempo"])
@@ -230,6 +230,7 @@ def _figures(state: State) -> dict[str, Any]:
         "uplink_bytes": state.uplink_bytes,
         "seconds": state.seconds,
         "finished": state.finished,
+        "replaced": state.replaced,
         "buffer": {
             "weight": buffer.weight,
             "mass": buffer.mass,

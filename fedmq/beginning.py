@@ -56,8 +56,8 @@ class Beginning:
             state.finished = None
         return state or State.initial(os.urandom(16).hex(), layout, weights)
 
-    def anew(self, plan: Plan, source: str | Path | None) -> tuple[State, frozenset[str]]:
-        """Another run, and the ids of the runs whose place it takes.
+    def anew(self, plan: Plan, source: str | Path | None) -> State:
+        """Another run, which takes the place of the one in the folder.
 
         Args:
             plan: of the new run.
@@ -78,8 +78,9 @@ class Beginning:
             kept = self._store.archive(old.run)
             self._store.begin_anew()
             log.warning("the old run %s, version %d, is kept in %s", old.run[:8], old.version, kept)
-        replaced = frozenset({old.run}) if old is not None else frozenset[str]()
-        return State.initial(os.urandom(16).hex(), layout, weights), replaced
+        state = State.initial(os.urandom(16).hex(), layout, weights)
+        state.replaced = [*old.figures["replaced"], old.run] if old is not None else []
+        return state
 
     def _version_0(self, plan: Plan) -> tuple[Layout, Vector]:
         settings, task = self._settings.aggregator, self._task

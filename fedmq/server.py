@@ -108,8 +108,8 @@ class Aggregator:
         try:
             begin = Beginning(self.settings, self.task, self._store)
             plan = plan_of_a_cohort(self.settings.plan) if self.strategy.cohort else self.settings.plan
-            state, replaced = begin.anew(plan, init_from) if new_run else (begin.state(plan), frozenset[str]())
-            self._service = self._build(plan, state, None if replace else replaced)
+            state = begin.anew(plan, init_from) if new_run else begin.state(plan)
+            self._service = self._build(plan, state, None if replace else frozenset(state.replaced))
         except BaseException:
             self._store.close()
             raise
@@ -216,7 +216,7 @@ class Aggregator:
             core=core_of(state),
             publisher=Publisher(link, topics, plan, codec, settings.aggregator.publish_interval),
             incarnation=incarnation,
-            fence=Fence(incarnation, replaces),
+            fence=Fence(incarnation, replaces, self._store.predecessors(incarnation)),
             store=self._store,
             reload=reload,
             evaluator=ThreadEvaluator(evaluate, link.wake) if evaluate else None,

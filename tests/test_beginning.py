@@ -39,19 +39,17 @@ class Folder:
     def model(self, weights: Entries) -> None:
         save_file({key: np.array(row, np.float32) for key, row in weights.items()}, self.path / "weights.safetensors")
 
-    def begin(self, *, anew: bool = False, source: Path | None = None) -> tuple[State, frozenset[str]]:
+    def begin(self, *, anew: bool = False, source: Path | None = None) -> State:
         """What a process begins with; it commits that, and dies."""
         settings = load_settings(self.path / "federation.toml", environment={})
         store = Store(self.run, "kitchen")
         try:
             beginning = Beginning(settings, None, store)
-            state, replaced = (
-                beginning.anew(settings.plan, source) if anew else (beginning.state(settings.plan), frozenset[str]())
-            )
+            state = beginning.anew(settings.plan, source) if anew else beginning.state(settings.plan)
             store.commit(state, News())
         finally:
             store.close()
-        return state, replaced
+        return state
 
     def moved(self, by: float) -> State:
         """The run after one version more, in which all weights have moved."""
@@ -76,26 +74,26 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def test_a_new_folder_begins_a_run_and_it_goes_on_the_next_time(folder: Folder) -> None:
-    first, _ = folder.begin()
+    first = folder.begin()
     folder.moved(10)
-    second, _ = folder.begin()
+    second = folder.begin()
     assert (second.run, second.version) == (first.run, 1)
     assert folder.entries(second) == {"w": [11, 12], "b": [13]}
 
 
 def test_a_new_run_begins_with_the_weights_of_the_old_which_is_kept_aside(folder: Folder) -> None:
-    old, _ = folder.begin()
+    old = folder.begin()
     folder.moved(10)
-    new, replaced = folder.begin(anew=True)
-    assert replaced == {old.run}
+    new = folder.begin(anew=True)
+    assert new.replaced == [old.run]
     assert (new.run != old.run, new.version) == (True, 0)
     assert folder.entries(new) == {"w": [11, 12], "b": [13]}
     assert read_run(folder.run).run == new.run
     kept = read_run(folder.run / f"run-{old.run[:8]}")
     assert (kept.run, kept.version) == (old.run, 1)
     assert {name: array.tolist() for name, array in kept.arrays().items()} == {"w": [11, 12], "b": [13]}
-    again, _ = folder.begin()
-    assert again.run == new.run
+    again = folder.begin()
+    assert (again.run, again.replaced) == (new.run, [old.run])
     assert [path.name for path in folder.run.glob("weights-*")] == ["weights-3.safetensors"]
 
 
@@ -105,7 +103,7 @@ def test_entries_of_equal_name_and_shape_are_carried_over_to_another_model(folde
     folder.model({"w": [1, 2], "b": [3, 4], "head": [5]})
     with pytest.raises(StoreError, match="carry over what fits with --new-run"):
         folder.begin()
-    new, _ = folder.begin(anew=True)
+    new = folder.begin(anew=True)
     assert folder.entries(new) == {"w": [11, 12], "b": [3, 4], "head": [5]}
 
 
@@ -115,18 +113,18 @@ def test_weights_may_come_from_elsewhere(kind: str, folder: Folder, tmp_path: Pa
     other = Folder(tmp_path / "other", {"w": [7, 8], "c": [9]})
     other.begin()
     source = other.run if kind == "a run folder" else other.path / "weights.safetensors"
-    new, replaced = folder.begin(anew=True, source=source)
-    assert not replaced
+    new = folder.begin(anew=True, source=source)
+    assert not new.replaced
     assert folder.entries(new) == {"w": [7, 8], "b": [3]}
 
 
 def test_weights_of_which_nothing_fits_are_refused_and_the_run_stays_as_it_was(folder: Folder, tmp_path: Path) -> None:
-    old, _ = folder.begin()
+    old = folder.begin()
     (tmp_path / "other").mkdir()
     other = Folder(tmp_path / "other", {"v": [7, 8]})
     with pytest.raises(ConfigError, match=r"weights.safetensors has no entry of the model's names and shapes"):
         folder.begin(anew=True, source=other.path / "weights.safetensors")
-    assert folder.begin()[0].run == old.run
+    assert folder.begin().run == old.run
 
 
 def test_the_old_ledger_does_not_judge_the_new_run(folder: Folder) -> None:
@@ -145,9 +143,9 @@ def test_the_old_ledger_does_not_judge_the_new_run(folder: Folder) -> None:
 
     folder.begin()
     assert accepted() == 1
-    new, _ = folder.begin(anew=True)
+    new = folder.begin(anew=True)
     assert new.ledger.clients() == []
-    assert folder.begin()[0].ledger.clients() == []
+    assert folder.begin().ledger.clients() == []
     assert accepted() == 1
 
 

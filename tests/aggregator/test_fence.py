@@ -80,6 +80,7 @@ def test_a_run_that_may_be_replaced_opens_it(replaces: frozenset[str] | None) ->
     fence.head(head(9, run=ANOTHER_RUN))
     assert decided(fence) is None
     assert fence.open
+    assert fence.replaced == ANOTHER_RUN
 
 
 def test_replacing_a_run_is_no_leave_to_go_on_from_an_older_copy_of_the_own() -> None:
@@ -108,3 +109,10 @@ def test_one_farewell_of_an_unknown_one_is_the_will_of_a_start_that_was_refused(
     decided(fence)
     assert fence.presence(presence("offline")) is None
     assert fence.presence(presence("offline")) is not None
+
+
+def test_a_predecessor_that_the_broker_remembers_from_long_ago_is_no_rival() -> None:
+    fence = Fence(OWN, predecessors=frozenset({OTHER}))
+    fence.connected()
+    decided(fence)
+    assert fence.presence(presence("online")) is None

@@ -45,6 +45,7 @@ def everything_of(state: State) -> dict[str, Any]:
         "totals": (state.accepted, state.rejected, state.staleness_sum, state.uplink_bytes),
         "seconds": state.seconds,
         "finished": state.finished,
+        "replaced": state.replaced,
     }
     return copy.deepcopy(remembered)
 
@@ -74,6 +75,7 @@ def eventful(strategy: Strategy) -> SmallRun:
     for box in (1, 2, 3):  # the first of them is retired
         run.judge("bob", [float("nan"), 0, 0], sequence=0, outbox_id=outbox(box))
     run.judge("carol", [0.1, 0.2, 0.3], run="f" * 32)
+    run.state.replaced.append("d" * 32)
     assert run.state.version
     assert run.state.buffer.updates or strategy.mixes
     return run
