@@ -14,9 +14,10 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 
 from fedmq.aggregator.buffer import Folded
-from fedmq.aggregator.ledger import WINDOW, Outbox, Verdict
+from fedmq.aggregator.ledger import Outbox
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.tempo import Tempo
+from fedmq.aggregator.window import WINDOW, Verdict
 from fedmq.schemas.errors import Reason
 from fedmq.schemas.messages import Evaluation
 
@@ -201,12 +202,9 @@ class Tables:
                 outboxes.append(boxes[number])
         columns = "outbox, sequence, digest, reason, version, staleness"
         for number, sequence, digest, reason, *place in self._db.execute(
-            f"SELECT {columns} FROM verdict ORDER BY outbox, sequence DESC"  # noqa: S608
+            f"SELECT {columns} FROM verdict ORDER BY outbox, sequence"  # noqa: S608
         ):
-            box = boxes[number]
-            box.newest = max(box.newest, sequence)
-            if sequence > box.newest - WINDOW:  # else nothing came that took its place
-                box.verdicts[sequence] = Verdict(digest, _REASONS[reason] if reason else None, *place)
+            boxes[number].verdicts.put(sequence, Verdict(digest, _REASONS[reason] if reason else None, *place))
         for client_id, (outboxes, retired) in clients.items():
             yield client_id, outboxes, retired
 

@@ -103,8 +103,9 @@ def verdicts(sandbox: Sandbox, verdict: str) -> set[tuple[str, str, int]]:
         (client_id, outbox.outbox_id, sequence)
         for client_id in ledger.clients()
         for outbox in ledger.outboxes(client_id)
-        for sequence, known in outbox.verdicts.items()
-        if ("rejected" if known.reason else "accepted") == verdict
+        for sequence in outbox.verdicts
+        if (known := outbox.verdicts.get(sequence)) is not None
+        and ("rejected" if known.reason else "accepted") == verdict
     }
 
 

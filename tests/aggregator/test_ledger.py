@@ -8,7 +8,8 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmq.aggregator.ledger import WINDOW, Ledger
+from fedmq.aggregator.ledger import Ledger
+from fedmq.aggregator.window import WINDOW
 from fedmq.schemas.messages import Receipt, UpdateId
 from tests.aggregator.small_run import outbox
 from tests.generators import unhurried

@@ -1,0 +1,63 @@
+"""The packed verdicts of one outbox."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedmq.aggregator.ledger import Ledger
+from fedmq.aggregator.window import DIGEST_BYTES, WINDOW, Verdict, Window
+from fedmq.schemas.errors import Reason
+from fedmq.schemas.messages import Receipt, UpdateId
+from tests.aggregator.small_run import outbox
+from tests.generators import unhurried
+
+DIGEST = bytes(range(DIGEST_BYTES))
+
+accepted = st.builds(
+    lambda digest, version, staleness: Verdict(digest, None, version, staleness),
+    st.binary(min_size=DIGEST_BYTES, max_size=DIGEST_BYTES),
+    st.integers(0, (1 << 63) - 1),
+    st.integers(0, (1 << 32) - 1),
+)
+rejected = st.sampled_from([Verdict(DIGEST, reason, None, None) for reason in get_args(Reason)])
+steps = st.lists(st.tuples(st.integers(0, 200) | st.integers(0, (1 << 63) - 1), accepted | rejected), max_size=80)
+
+
+@unhurried
+@given(steps)
+def test_it_remembers_what_a_dictionary_would_of_the_newest_numbers(steps: list[tuple[int, Verdict]]) -> None:
+    window, everything = Window(), dict[int, Verdict]()
+    for sequence, verdict in steps:
+        if sequence <= window.newest - WINDOW:
+            continue
+        window.put(sequence, verdict)
+        everything[sequence] = verdict
+        kept = {s: v for s, v in everything.items() if s > max(everything) - WINDOW}
+        assert {s: window.get(s) for s in window} == kept
+        assert len(window) == len(kept)
+        assert window.newest == max(everything)
+
+
+def test_a_staleness_that_does_not_fit_is_the_largest_that_does() -> None:
+    window = Window()
+    window.put(0, Verdict(DIGEST, None, 1 << 40, 1 << 40))
+    assert window.get(0) == Verdict(DIGEST, None, 1 << 40, (1 << 32) - 1)
+
+
+def test_a_client_takes_two_kilobytes_however_much_it_has_sent() -> None:
+    tracemalloc.start()
+    try:
+        ledger = Ledger()
+        for number in range(200):
+            for sequence in range(100):
+                update = UpdateId(outbox_id=outbox(number), sequence=sequence)
+                receipt = Receipt(update=update, verdict="accepted", version=10**6 + sequence, staleness=3)
+                ledger.enter(f"client-{number}", "ab" * 32, receipt)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / 200 < 2500
