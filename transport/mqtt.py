@@ -26,6 +26,9 @@ _PATIENCE_SECONDS = 0.05
 # What flush keeps of incoming messages before it gives up.
 _KEPT_BYTES = 64 << 20
 _CLOSE_SECONDS = 1.5
+# Publishes between two polls that are sent at once. More are a burst, as of replies after a commit: they go out
+# together at the next poll, because the broker would else be woken for every one of them.
+_ONE_BY_ONE = 8
 
 
 class MqttLink:
@@ -42,6 +45,7 @@ class MqttLink:
         self._durable = durable
         self._events: deque[Event] = deque()
         self._kept_bytes = 0
+        self._published = 0  # since the last poll
         self._selector: DefaultSelector | None = None
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
@@ -74,6 +78,7 @@ class MqttLink:
     def poll(self, timeout: float) -> Event | None:
         """The next event, or None."""
         deadline = time.monotonic() + timeout
+        self._push()
         while not self._events and self._selector is not None:
             left = deadline - time.monotonic()
             moved = self._work(0.0 if self._woken else max(left, 0.0))
@@ -99,7 +104,11 @@ class MqttLink:
             raise TransportError(f"{topic!r} at QoS {qos} cannot be published: a topic without + and #, and QoS 0 or 1")
         if self._session is None or not self._session.connected:
             return False
-        return self._session.publish(topic, payload, retain, qos) and self._still_there()
+        taken = self._session.publish(topic, payload, retain, qos)
+        self._published += 1
+        if self._published <= _ONE_BY_ONE:
+            self._session.push()
+        return taken and self._still_there()
 
     def subscribe(self, *topics: str) -> None:
         """Ask for topics, at QoS 1. Raises TransportError for a filter that MQTT does not have."""
@@ -125,6 +134,7 @@ class MqttLink:
         Gives up early when 64 MiB of messages have come meanwhile.
         """
         deadline = time.monotonic() + timeout
+        self._push()
         session = self._session
         while session is not None and session.connected and session is self._session and not session.settled:
             left = deadline - time.monotonic()
@@ -159,6 +169,13 @@ class MqttLink:
         self._wake_out.close()
         self._selector = self._session = self._dial = self._wake_in = self._wake_out = None
         self._events.clear()
+
+    def _push(self) -> None:
+        """Send what was published since the last time."""
+        self._published = 0
+        if self._session is not None:
+            self._session.push()
+            self._still_there()
 
     def _work(self, timeout: float) -> bool:
         """Do what can be done within `timeout` seconds, one step; whether anything moved."""

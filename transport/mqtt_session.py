@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fedmq.schemas.errors import TransportError
 from fedmq.transport.link import Connected, Disconnected, Event, Message, Refused, Will
+from fedmq.transport.mqtt_packets import Publish
 from fedmq.transport.mqtt_paho import IN_FLIGHT, PahoClient
 from fedmq.transport.mqtt_reasons import TAKEN_OVER, UNSUPPORTED_VERSION, broker_said, connection_said
 from fedmq.transport.mqtt_retry import MqttVersion
@@ -61,7 +62,7 @@ class Session:
         self._client = client = PahoClient(wire, settings, client_id, will, durable, version)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
+        client.on_packet = self._on_packet
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         client.greet()
@@ -82,17 +83,33 @@ class Session:
     @property
     def settled(self) -> bool:
         """Whether the broker has taken every publish."""
-        return not self._publishes and not self._client.want_write()
+        return not self._publishes and not self._unsent
+
+    @property
+    def _unsent(self) -> bool:
+        return self._client.want_write() or self._wire.unsent
+
+    def push(self) -> None:
+        """Send what was gathered, as far as the network takes it."""
+        if not self._wire.unsent or self._wire.closed:
+            return
+        try:
+            self._wire.push()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._end(connection_said(error, self._settings.where, accepted=self.connected))
+        self._watch()
 
     def work(self) -> None:
-        """Read, up to the first message, write, and keep alive."""
+        """Read, up to the first message and what came with it, write, and keep alive."""
         self._wire.held = False
         try:
             self._client.loop_read()
             if self._client.want_write():
                 self._client.loop_write()
             alive_at = self._wire.received_at
-            if self._client.want_write():
+            if self._unsent:
                 # The network takes bytes into a full buffer only when the broker takes some out of it.
                 alive_at = max(alive_at, self._wire.sent_at)
             if alive_at > self._alive_at:
@@ -106,6 +123,7 @@ class Session:
                 f"{self._settings.where} took the connection but did not answer in "
                 f"{self._settings.connect_timeout_seconds:g} s; is it an MQTT broker, and this port not one for TLS?"
             )
+        self.push()
         self._watch()
 
     def publish(self, topic: str, payload: bytes, retain: bool, qos: int) -> bool:
@@ -133,13 +151,13 @@ class Session:
             _, mid = self._client.subscribe([(topic, 1) for topic in some])
             if mid is not None:
                 self._subscribes[mid] = some
-        self._watch()
+        self.push()
 
     def unsubscribe(self, topics: tuple[str, ...]) -> None:
         """Stop topics."""
         for start in range(0, len(topics), _FILTERS_PER_SUBSCRIBE):
             self._client.unsubscribe(list(topics[start : start + _FILTERS_PER_SUBSCRIBE]))
-        self._watch()
+        self.push()
 
     def goodbye(self, wait: Callable[[float], object], seconds: float) -> None:
         """Send what is queued and DISCONNECT, for at most `seconds`; `wait` blocks until the wire is ready."""
@@ -160,7 +178,7 @@ class Session:
     def discard(self) -> None:
         """Cut the connection and let go of what was not sent, now and not when the garbage collector comes by."""
         client = self._client
-        client.on_connect = client.on_disconnect = client.on_message = client.on_publish = client.on_subscribe = None
+        client.on_connect = client.on_disconnect = client.on_publish = client.on_subscribe = None
         client.drop_out_messages()
         self._wire.close()
 
@@ -169,7 +187,7 @@ class Session:
         if self._wire.closed:
             self._end(f"the connection to {self._settings.where} ended")
         else:
-            self._wire.want(EVENT_READ | EVENT_WRITE if self._client.want_write() else EVENT_READ)
+            self._wire.want(EVENT_READ | EVENT_WRITE if self._unsent else EVENT_READ)
 
     def _end(self, reason: str, *, taken_over: bool = False) -> None:
         if self.ended is None:
@@ -204,13 +222,13 @@ class Session:
             self.version_refused = not self.connected
             self._end(f"what {where} sends is not MQTT ({code.getName().lower()}); is it an MQTT broker?")
 
-    def _on_message(self, client: Client, _: object, message: MQTTMessage) -> None:
+    def _on_packet(self, packet: Publish) -> None:
         try:
-            topic = message.topic
+            topic = packet.topic.decode()
         except UnicodeDecodeError:
             return  # nobody's topic; a broker should not have let it through
         self._wire.held = True
-        self._emit(Message(topic, bytes(message.payload)))
+        self._emit(Message(topic, packet.payload))
 
     def _on_publish(self, client: Client, _: object, mid: int, code: ReasonCode, properties: Properties | None) -> None:
         topic = self._publishes.pop(mid, None)

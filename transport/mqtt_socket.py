@@ -13,8 +13,10 @@ from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 
 __all__ = ["Dial", "PacketTooLargeError", "Wire", "dial"]
 
-# As much as one read takes into memory, however long a packet claims to be.
+# What is thrown away at a time.
 _READ_BYTES = 256 * 1024
+# What small writes are gathered up to.
+_GATHERED_BYTES = 64 * 1024
 
 Dial = Generator[tuple[socket.socket, int, float], None, socket.socket]
 """Yields what to wait for: a socket, selector events, and the time.monotonic() at which to throw TimeoutError in."""
@@ -77,7 +79,7 @@ class Wire:
     """One connection in a selector, with what paho keeps to itself: why it broke, and whether anything moves.
 
     Attributes:
-        held: reads say that nothing is there. Set after a message, so that none is read before it is wanted.
+        held: nothing more is to be read. Set after a message, so that few are read before they are wanted.
         received_at: time.monotonic() of the last byte that came.
         sent_at: time.monotonic() of the last byte that the network took.
         failure: why reading or writing failed; EOFError when the peer closed.
@@ -93,6 +95,7 @@ class Wire:
         self.failure: Exception | None = None
         self.closed = False
         self.lingers = False
+        self._gathered = bytearray()
         self._sock = sock
         self._selector = selector
         self.max_packet_bytes = max_packet_bytes
@@ -109,32 +112,65 @@ class Wire:
         """Whether TLS holds decrypted bytes that the selector does not see."""
         return isinstance(self._sock, ssl.SSLSocket) and not self.closed and self._sock.pending() > 0
 
-    def recv(self, buffer_size: int) -> bytes:
-        """Read for paho, which asks for a packet's header byte by byte and then for all of its body."""
-        if self.held:
-            raise BlockingIOError
-        if buffer_size > self.max_packet_bytes:
-            self.failure = PacketTooLargeError(f"a packet of {buffer_size} bytes, the limit is {self.max_packet_bytes}")
-            raise self.failure
+    def receive(self, room: memoryview) -> int:
+        """Read once into `room`; how many bytes came.
+
+        Raises:
+            OSError: BlockingIOError if nothing is there; else the connection is lost, and `failure` says why.
+
+        """
         try:
-            data = self._sock.recv(min(buffer_size, _READ_BYTES))
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
+            count = self._sock.recv_into(room)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
         except OSError as error:
             self.failure = error
             raise
-        if data:
-            self.received_at = time.monotonic()
-        else:
+        if not count:
             self.failure = EOFError()
-        return data
+            raise ConnectionError("the peer closed")
+        self.received_at = time.monotonic()
+        return count
+
+    def too_large(self, size: int) -> PacketTooLargeError:
+        """The error of a packet of this size, which ends the connection."""
+        self.failure = PacketTooLargeError(f"a packet of {size} bytes, the limit is {self.max_packet_bytes}")
+        return self.failure
+
+    def recv(self, buffer_size: int) -> bytes:
+        """Nothing: paho asks for this method, but does not read by itself."""
+        raise NotImplementedError("packets are read by a PacketReader")
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something is gathered for `push`."""
+        return bool(self._gathered)
 
     def send(self, buffer: bytes | bytearray) -> int:
-        """Write for paho."""
+        """Write for paho. What is small is gathered: every write of its own wakes the broker."""
+        if self.lingers or len(buffer) > _GATHERED_BYTES:
+            self.push()
+            return self._send(buffer)
+        if len(self._gathered) + len(buffer) > _GATHERED_BYTES:
+            self.push()
+        self._gathered += buffer
+        return len(buffer)
+
+    def push(self) -> None:
+        """Write what is gathered.
+
+        Raises:
+            OSError: BlockingIOError if the network does not take it all now; else the connection is lost.
+
+        """
+        while self._gathered:
+            del self._gathered[: self._send(self._gathered)]
+
+    def _send(self, buffer: bytes | bytearray) -> int:
         try:
             sent = self._sock.send(buffer)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
         except OSError as error:
             self.failure = error
             raise

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import sqlite3
 from contextlib import closing
 
@@ -30,6 +31,32 @@ def test_an_aggregator_whose_disk_fails_says_so_answers_later_and_goes_on_when_i
     assert aggregator.running
     assert client.running
     assert "Traceback" not in aggregator.log
+
+
+def test_an_aggregator_whose_disk_is_full_goes_on_when_there_is_room(fed: Federation) -> None:
+    """No file of its process may grow: to it that is a full disk, in the middle of whatever it was writing."""
+    aggregator = fed.aggregator()
+    client = fed.client("ada")
+    fed.work("ada", updates=2)
+    unlimited = resource.prlimit(aggregator.pid, resource.RLIMIT_FSIZE)
+    for _ in range(2):
+        resource.prlimit(aggregator.pid, resource.RLIMIT_FSIZE, (0, unlimited[1]))
+        fed.until(lambda: fed.watch.aggregator and fed.watch.aggregator.detail, "its complaint")
+        assert fed.watch.aggregator is not None
+        assert "the commit failed" in fed.watch.aggregator.detail
+        resource.prlimit(aggregator.pid, resource.RLIMIT_FSIZE, unlimited)
+        fed.work("ada", updates=3)
+        fed.until(lambda: fed.watch.aggregator and not fed.watch.aggregator.detail, "the complaint to be gone")
+    assert aggregator.running
+    assert client.running
+    client.kill()
+    fed.until(lambda: fed.status("ada").state == "offline", "the end of the client")
+    aggregator.terminate()
+    assert aggregator.ends() == 0
+    run = fed.read_run()
+    accepted = [update["update"]["sequence"] for record in run.history for update in record["updates"]]
+    assert sorted(accepted) == list(range(len(accepted)))  # each once, none left out
+    assert run.figures["accepted"] == len(accepted)
 
 
 def test_a_client_that_cannot_keep_its_updates_ends_and_says_so(at_work: Federation) -> None:
