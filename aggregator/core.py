@@ -13,6 +13,7 @@ from fedmq.aggregator.cohort import CohortState
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.strategies.strategy import Arrival, Strategy
+from fedmq.aggregator.window import DIGEST_BYTES
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Metrics, Missing, Offer, Receipt
@@ -159,11 +160,23 @@ class AggregatorCore:
         if offer.evaluation is not None:
             state.scores.add(client_id, offer.base_version, offer.evaluation)
             self.news.scored.add(client_id)
-        return Receipt(update=offer.update, verdict="accepted", version=state.version, staleness=staleness)
+        return Receipt(
+            update=offer.update,
+            verdict="accepted",
+            version=state.version,
+            staleness=staleness,
+            digest=offer.digest[: 2 * DIGEST_BYTES],
+        )
 
     def _refuse(self, offer: Offer, refusal: ProtocolError) -> Receipt:
         self.state.rejected[refusal.reason] += 1
-        return Receipt(update=offer.update, verdict="rejected", reason=refusal.reason, detail=str(refusal)[:_DETAIL])
+        return Receipt(
+            update=offer.update,
+            verdict="rejected",
+            reason=refusal.reason,
+            detail=str(refusal)[:_DETAIL],
+            digest=offer.digest[: 2 * DIGEST_BYTES],
+        )
 
     def _remember(self, client_id: str, digest: str, receipt: Receipt) -> None:
         if self.state.ledger.enter(client_id, digest, receipt):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedmq.schemas.messages import AggregatorPresence, Head
+from fedmq.schemas.messages import AggregatorPresence, Head, Progress
 
 __all__ = ["Fence"]
 
@@ -41,7 +41,9 @@ class Fence:
         self._replaces = replaces
         self._connections = 0
         self._passed = False  # in any connection
+        self._doubt = False  # whether another, whose farewell came in this connection, is gone
         self._head: Head | None = None
+        self._progress: Progress | None = None
         self._predecessors = set(predecessors)  # and those that were here before this one came
         self._farewells: dict[str, int] = {}
 
@@ -49,12 +51,19 @@ class Fence:
         """Look again: another may have been here."""
         self.open = False
         self._connections += 1
+        self._doubt = False
         self._head = None
+        self._progress = None
 
     def head(self, head: Head) -> None:
         """What the broker shows as the newest model."""
         if not self.open:
             self._head = head
+
+    def progress(self, progress: Progress) -> None:
+        """What the broker shows as the progress: between two versions it tells more than the head."""
+        if not self.open:
+            self._progress = progress
 
     def presence(self, presence: AggregatorPresence) -> str | None:
         """Some aggregator's word; why this one has to end, None if it goes on.
@@ -65,29 +74,34 @@ class Fence:
         other = presence.incarnation
         if other == self._incarnation or presence.state == "starting":
             return None
-        if not self._passed:
+        if self._connections == 1 and not self._passed:  # later it may be a twin that took the connection
             self._predecessors.add(other)
         if other in self._predecessors:
             return None
         self._farewells[other] = self._farewells.get(other, 0) + 1
+        self._doubt = not self.open
         if presence.state == "online" or self._farewells[other] >= _FAREWELLS:
             return "another aggregator serves this federation now; stop one of the two"
         return None
 
-    def own_word(self, run: str, version: int, digest_of: Callable[[str], str | None]) -> str | None:
+    def own_word(self, run: str, version: int, digest_of: Callable[[str], str | None], accepted: int) -> str | None:
         """The own word is back; why this aggregator must not work here, None if it may.
 
         Args:
             run: this aggregator's.
             version: the newest that it has committed.
             digest_of: the digest of that version's weights in a codec; None if they are not at hand.
+            accepted: updates that it has accepted, ever.
 
         """
+        if self._doubt:
+            # It may be alive, and have lost the connection to this one: then it takes it back before the next word.
+            self._doubt = False
+            return None
         self._passed = True
         head, self._head = self._head, None
-        if head is None:
-            self.open = True
-        elif head.run != run:
+        progress, self._progress = self._progress, None
+        if head is not None and head.run != run:
             self.open = self._replaces is None or head.run in self._replaces
             if not self.open:
                 return (
@@ -96,15 +110,20 @@ class Fence:
                     " place with --replace"
                 )
             self.replaced = head.run
-        elif head.version > version:
+        elif head is not None and head.version > version:
             return (
                 f"the broker shows version {head.version} of this run, this folder ends at version {version}: it is an"
                 " older copy; use the newest one, or go on from these weights as another run with --new-run"
             )
-        elif head.version == version and digest_of(head.codec) not in (None, head.digest):
+        elif head is not None and head.version == version and digest_of(head.codec) not in (None, head.digest):
             return (
                 f"the broker shows other weights as version {version} of this run than this folder holds: a copy of it"
                 " has worked elsewhere; use that one, or go on from these weights as another run with --new-run"
+            )
+        elif progress is not None and progress.run == run and progress.updates > accepted:
+            return (
+                f"the broker shows {progress.updates} accepted updates of this run, this folder holds {accepted}: it is"
+                " an older copy; use the newest one, or go on from these weights as another run with --new-run"
             )
         else:
             self.open = True

@@ -67,7 +67,9 @@ class Ledger:
             return None
         if known.digest != _short(digest):
             detail = "this update id was used for other content; a restored disk image needs a new outbox id"
-            return Receipt(update=update, verdict="rejected", reason="id_reused", detail=detail)
+            return Receipt(
+                update=update, verdict="rejected", reason="id_reused", detail=detail, digest=digest[: 2 * DIGEST_BYTES]
+            )
         return _receipt(update, known)
 
     def enter(self, client_id: str, digest: str, receipt: Receipt) -> bool:
@@ -110,9 +112,15 @@ def _short(digest: str) -> bytes:
 
 def _receipt(update: UpdateId, known: Verdict) -> Receipt:
     if known.reason is None:
-        return Receipt(update=update, verdict="accepted", version=known.version, staleness=known.staleness)
+        return Receipt(
+            update=update,
+            verdict="accepted",
+            version=known.version,
+            staleness=known.staleness,
+            digest=known.digest.hex(),
+        )
     detail = "it was refused when it was offered first; the aggregator keeps the reason, not the sentence"
-    return Receipt(update=update, verdict="rejected", reason=known.reason, detail=detail)
+    return Receipt(update=update, verdict="rejected", reason=known.reason, detail=detail, digest=known.digest.hex())
 
 
 def _expired(update: UpdateId, why: str) -> Receipt:

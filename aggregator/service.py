@@ -26,7 +26,7 @@ from fedmq.aggregator.vectors import Step, nothing
 from fedmq.aggregator.writer import Writer
 from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError, StoreError
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Later, Missing, Offer
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Later, Missing, Offer, Progress
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
@@ -264,16 +264,17 @@ class AggregatorService:
         """Connected: look first who else was here."""
         self._connected = True
         self._fence.connected()
-        self._link.subscribe(self._topics.aggregator, self._topics.model)
         self._say_word(now)
 
     def _say_word(self, now: float) -> None:
         self._word_at = now + _FENCE_SECONDS
+        # Also when it is said again: what was retained may have been lost with the word.
+        self._link.subscribe(self._topics.aggregator, self._topics.model, self._topics.progress)
         self._link.publish(self._topics.aggregator, encode(self._presence("starting")))
 
     def _may_begin(self) -> None:
         """The fence is open: take updates, and show that."""
-        self._link.unsubscribe(self._topics.model)
+        self._link.unsubscribe(self._topics.model, self._topics.progress)
         self._link.subscribe(self._topics.updates)
         if self._core.strategy.cohort:
             self._link.subscribe(self._topics.statuses)
@@ -307,6 +308,10 @@ class AggregatorService:
                 if message.payload:
                     self._fence.head(decode(message.payload, Head)[0])
                 return
+            if topic == topics.progress:
+                if message.payload:
+                    self._fence.progress(decode(message.payload, Progress)[0])
+                return
             client_id = topics.sender(topic)
             if client_id is None:
                 raise ProtocolError("malformed", "no client may write there")
@@ -328,7 +333,7 @@ class AggregatorService:
     def _meet(self, presence: AggregatorPresence) -> None:
         why = self._fence.presence(presence)
         if presence.incarnation == self._incarnation and presence.state == "starting" and not self._fence.open:
-            why = self._fence.own_word(self._core.state.run, self._committed, self._digest)
+            why = self._fence.own_word(self._core.state.run, self._committed, self._digest, self._core.state.accepted)
             replaced, known = self._fence.replaced, self._core.state.replaced
             if replaced is not None and replaced not in known:
                 known.append(replaced)  # kept with the next commit

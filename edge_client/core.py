@@ -102,6 +102,7 @@ class _Pending:
     """An update without a verdict, and when to offer it next."""
 
     update: UpdateId
+    digest: str
     next_at: float
     with_body: bool
     delay: float = _OFFER_AFTER
@@ -135,10 +136,13 @@ class ClientCore:
         self._ask_at = 0.0
         self._ask_delay = _ASK_AFTER
         self._takeovers: list[float] = []
+        self._renewing: dict[int, str] = {}  # digests of updates that are to have another id
         self._connections = 0
         self._rival_counted = False  # in this connection
         # It may have been sent before: the aggregator asks for the bytes if it does not have them.
-        self._pending = {offer.update.sequence: _Pending(offer.update, 0.0, with_body=False) for offer in pending}
+        self._pending = {
+            offer.update.sequence: _Pending(offer.update, offer.digest, 0.0, with_body=False) for offer in pending
+        }
 
     @property
     def base_version(self) -> int | None:
@@ -206,7 +210,7 @@ class ClientCore:
         self._failures = 0
         for sequence in dropped:
             self._pending.pop(sequence, None)
-        self._pending[offer.update.sequence] = _Pending(offer.update, now, with_body=True)
+        self._pending[offer.update.sequence] = _Pending(offer.update, offer.digest, now, with_body=True)
         wait = min(self.training.plan.retrain_after * 2 ** min(self._again, _DOUBLINGS), _RETRAIN_LONGEST)
         self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
         self.training = None
@@ -226,11 +230,13 @@ class ClientCore:
         """What became of offers."""
         actions: list[Action] = []
         for receipt in reply.receipts:
-            if self._find(receipt.update) is None:
-                continue
+            pending = self._find(receipt.update)
+            if pending is None or (receipt.digest is not None and not pending.digest.startswith(receipt.digest)):
+                continue  # of other bytes, from before this device's disk was put back
             # At once, so that the same receipt again is nothing: renewed twice, the update would count twice.
             del self._pending[receipt.update.sequence]
             if receipt.reason == "id_reused":
+                self._renewing[receipt.update.sequence] = pending.digest
                 actions.append(Renew(receipt.update.sequence))
                 continue
             actions.append(Delete(receipt.update.sequence, receipt))
@@ -255,7 +261,7 @@ class ClientCore:
 
     def renewed(self, update: UpdateId, now: float) -> list[Action]:
         """An update has another id now; it was never judged under it."""
-        self._pending[update.sequence] = _Pending(update, now, with_body=True)
+        self._pending[update.sequence] = _Pending(update, self._renewing.pop(update.sequence), now, with_body=True)
         return self.tick(now)
 
     def own_status(self, status: ClientStatus, now: float) -> list[Action]:

@@ -6,6 +6,7 @@ One SQLite database, so that an update, what stays on the device, and the next s
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import sqlite3
 import weakref
@@ -134,14 +135,15 @@ class Outbox:
 
     def renew(self, sequence: int) -> Offer:
         """Give this update, and all later ones, a new outbox id: the old one was used elsewhere."""
-        offer, newest = self.offer(sequence), self._meta("outbox_id")
-        # Updates that follow each other here share one new id: the aggregator remembers no more than two.
-        outbox_id = self._new_id() if offer.update.outbox_id == newest else newest
-        offer = offer.model_copy(update={"update": UpdateId(outbox_id=outbox_id, sequence=sequence)})
+        offer = self.offer(sequence)
+        old = offer.update.outbox_id
+        # It follows from the old one: whenever the same image is put back, the same update gets the same id again.
+        new = hashlib.sha256(old.encode()).hexdigest()[: len(old)]
+        offer = offer.model_copy(update={"update": UpdateId(outbox_id=new, sequence=sequence)})
         with self._transaction() as execute:
             text = offer.model_dump_json(exclude_none=True)
             execute("UPDATE entry SET offer = ? WHERE sequence = ?", (text, sequence))
-            execute("UPDATE meta SET value = ? WHERE key = 'outbox_id'", (offer.update.outbox_id,))
+            execute("UPDATE meta SET value = ? WHERE key = 'outbox_id' AND value = ?", (new, old))
         return offer
 
     def local(self) -> LocalState | None:

@@ -131,6 +131,8 @@ class Receipt(_Record):
     """The verdict on an update. Final.
 
     Attributes:
+        digest: the beginning of the judged update's: a device whose disk was put back may have given the
+            same id to other bytes, and then this receipt is not theirs.
         version: for an accepted update, the version that was current when it was folded in.
         staleness: for an accepted update, that version minus its base version.
 
@@ -142,6 +144,7 @@ class Receipt(_Record):
     detail: Text = ""
     version: Count | None = None
     staleness: Count | None = None
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")] | None = None
 
 
 class Later(_Record):

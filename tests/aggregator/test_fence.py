@@ -23,7 +23,7 @@ def presence(state: str, incarnation: str = OTHER) -> AggregatorPresence:
 
 
 def decided(fence: Fence, version: int = 3) -> str | None:
-    return fence.own_word(RUN, version, lambda codec: DIGEST)
+    return fence.own_word(RUN, version, lambda codec: DIGEST, 0)
 
 
 def test_it_is_closed_until_the_own_word_is_back() -> None:
@@ -69,7 +69,7 @@ def test_weights_that_have_moved_on_since_are_not_compared() -> None:
     fence = Fence(OWN)
     fence.connected()
     fence.head(head(3, digest="e" * 64))
-    assert fence.own_word(RUN, 3, lambda codec: None) is None
+    assert fence.own_word(RUN, 3, lambda codec: None, 0) is None
     assert fence.open
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmq.aggregator.ledger import Ledger
-from fedmq.aggregator.window import WINDOW
+from fedmq.aggregator.window import DIGEST_BYTES, WINDOW
 from fedmq.schemas.messages import Receipt, UpdateId
 from tests.aggregator.small_run import outbox
 from tests.generators import unhurried
@@ -21,8 +21,9 @@ def update(sequence: int, box: int = 1) -> UpdateId:
     return UpdateId(outbox_id=outbox(box), sequence=sequence)
 
 
-def accepted(sequence: int, box: int = 1) -> Receipt:
-    return Receipt(update=update(sequence, box), verdict="accepted", version=3, staleness=1)
+def accepted(sequence: int, box: int = 1, digest: str = DIGEST) -> Receipt:
+    digest = digest[: 2 * DIGEST_BYTES]
+    return Receipt(update=update(sequence, box), verdict="accepted", version=3, staleness=1, digest=digest)
 
 
 def reason_of(receipt: Receipt | None) -> str | None:
@@ -51,7 +52,7 @@ def test_a_rejection_keeps_its_reason_and_not_its_sentence() -> None:
     ledger.enter("alice", DIGEST, refused)
     found = ledger.find("alice", update(0), DIGEST)
     assert found is not None
-    assert found.model_copy(update={"detail": refused.detail}) == refused
+    assert found.model_copy(update={"detail": refused.detail, "digest": None}) == refused
     assert 0 < len(found.detail) < 120
 
 
@@ -116,8 +117,9 @@ def test_two_outboxes_are_remembered_and_a_third_retires_the_first_for_ever() ->
 def test_clients_do_not_touch_each_others_outboxes() -> None:
     ledger = Ledger()
     ledger.enter("alice", DIGEST, accepted(0))
-    ledger.enter("bob", OTHER, accepted(0))
-    assert ledger.find("alice", update(0), DIGEST) == ledger.find("bob", update(0), OTHER) == accepted(0)
+    ledger.enter("bob", OTHER, accepted(0, digest=OTHER))
+    assert ledger.find("alice", update(0), DIGEST) == accepted(0)
+    assert ledger.find("bob", update(0), OTHER) == accepted(0, digest=OTHER)
     assert (len(ledger), sorted(ledger.clients())) == (2, ["alice", "bob"])
 
 
@@ -146,7 +148,7 @@ def test_in_any_order_of_offers_the_ledger_says_what_a_plain_dictionary_would(
             assert reason_of(found) == "expired"
         elif known is None:
             assert found is None
-            receipt = accepted(sequence, box)
+            receipt = accepted(sequence, box, digest)
             ledger.enter(client, digest, receipt)
             verdicts[client, box, sequence] = (digest, receipt)
         elif known[0] != digest:

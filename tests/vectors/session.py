@@ -102,7 +102,7 @@ def session() -> list[dict[str, Any]]:
         clients=(CLIENT,),
         uplink_bytes=480,
     )
-    accepted = Receipt(update=_id(0), verdict="accepted", version=0, staleness=0)
+    accepted = Receipt(update=_id(0), verdict="accepted", version=0, staleness=0, digest=first.digest[:16])
     two = (
         Receipt(update=_id(1), verdict="accepted", version=7, staleness=3),
         Receipt(update=_id(2), verdict="rejected", reason="not_finite", detail="the update has a NaN or an infinity"),
