@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import signal
 
+from fedmq.aggregator.freed_memory import keep_freed_memory
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.server import Aggregator
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it."""
+    keep_freed_memory()
     aggregator = Aggregator(
         settings_of(options), new_run=options.new_run, init_from=options.init_from, replace=options.replace
     )

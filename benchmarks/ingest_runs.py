@@ -1,0 +1,144 @@
+"""One run of ingest.py: the same messages from the same publishers to one receiver, timed."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ingest_counting import Lines, Receipts
+from ingest_system import FEDERATION, Aggregator, Broker, Publisher, reset, start_c, start_paho
+
+PUBLISHERS = 2
+_PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """A row: model of so many floats, updates in a run (an even number), and how many may be on their way."""
+
+    name: str
+    floats: int
+    updates: int
+    outstanding: int
+
+    @property
+    def bytes(self) -> int:
+        return 4 * self.floats
+
+
+class Bench:
+    """An aggregator and a bare broker, each on a Mosquitto of its own, and two publishers for both.
+
+    The broker that is not in use has nothing to do.
+    """
+
+    def __init__(self, size: Size, folder: Path) -> None:
+        self.size = size
+        self._progress = folder / "progress"
+        self._broker = Broker(folder / "broker")
+        self._bare = Broker(folder / "bare")
+        self._aggregator = Aggregator(folder / "aggregator", self._broker, size.floats)
+        self._publishers = [Publisher() for _ in range(PUBLISHERS)]
+        self._outboxes = [os.urandom(16).hex() for _ in range(PUBLISHERS)]
+        self._next: dict[int, int] = {}  # update, by number of clients: each run goes on with the next ids
+        self._costs: dict[int, list[float]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for publisher in self._publishers:
+            publisher.stop()
+        for process in (self._aggregator, self._broker, self._bare):
+            process.stop()
+
+    def fedmq(self, clients: int) -> float:
+        """Updates per second, by the receipts that say accepted."""
+        watch = Receipts(self._broker.port, self._progress)
+        before = self._aggregator.cpu_seconds(), self._broker.cpu_seconds()
+        if clients not in self._costs:
+            self._aggregator.forget_peak()
+        rate = self._run(self._broker.port, clients)
+        watch.stop()
+        after = self._aggregator.cpu_seconds(), self._broker.cpu_seconds()
+        total = self._costs.setdefault(clients, [0.0, 0.0, 0.0, 0.0])
+        more = (after[0] - before[0], after[1] - before[1], self.size.updates / 1000, 0.0)
+        self._costs[clients] = [a + b for a, b in zip(total, more, strict=True)]
+        self._costs[clients][3] = self._aggregator.peak_mb()
+        return rate
+
+    def paho(self, clients: int) -> float:
+        """Messages per second of a stock paho subscriber."""
+        reset(self._progress)
+        subscriber = start_paho(self._bare.port, self._progress)
+        try:
+            return self._run(self._bare.port, clients)
+        finally:
+            subscriber.stop()
+
+    def c(self, clients: int) -> float:
+        """Messages per second of mosquitto_sub; 0 where there is none."""
+        subscriber = start_c(self._bare.port)
+        if subscriber is None:
+            return 0.0
+        watch = Lines(self._bare.port, subscriber, self._progress)
+        try:
+            return self._run(self._bare.port, clients)
+        finally:
+            subscriber.stop()
+            watch.join()
+
+    def costs(self, clients: int) -> dict[str, float]:
+        """What the aggregator and its broker used."""
+        cpu, broker_cpu, thousands, peak = self._costs[clients]
+        return {
+            "cpu_seconds_per_1000": cpu / thousands,
+            "broker_cpu_seconds_per_1000": broker_cpu / thousands,
+            "peak_mb": peak,
+        }
+
+    def _run(self, port: int, clients: int) -> float:
+        count = self.size.updates
+        first = self._next.get(clients, 0)
+        self._next[clients] = first + count
+        head = self._aggregator.newest_head()
+        names = [f"c{clients}-{n}" for n in range(clients)]
+        for n, publisher in enumerate(self._publishers):
+            publisher.give(
+                {
+                    "port": port,
+                    "federation": FEDERATION,
+                    "run": head.run,
+                    "layout": head.layout,
+                    "base_version": head.version,
+                    "floats": self.size.floats,
+                    "clients": names,
+                    # One for each publisher, because what one outbox sends has to stay in order.
+                    "outbox": self._outboxes[n],
+                    "first": first + n,
+                    "count": count // PUBLISHERS,
+                    "outstanding": self.size.outstanding,
+                    "publishers": PUBLISHERS,
+                    "rate": 0.0,
+                    "progress": str(self._progress),
+                }
+            )
+        for publisher in self._publishers:
+            publisher.await_word("ready")
+        progress = reset(self._progress)
+        begun = time.monotonic()
+        for publisher in self._publishers:
+            publisher.go()
+        while progress.count < count:
+            if time.monotonic() > max(progress.at, begun) + _PATIENCE:
+                raise SystemExit(f"{self.size.name}: {progress.count} of {count} arrived; see the logs")
+            time.sleep(0.005)
+        for publisher in self._publishers:
+            publisher.await_word("done")
+        return count / (progress.at - begun)
