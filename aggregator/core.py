@@ -32,6 +32,7 @@ class AggregatorCore:
     Attributes:
         state: the durable state; the service commits it before anything of it is shown.
         news: what happened since `take`, for the store.
+        judged: verdicts that it has given, those that it only repeated not counted.
 
     """
 
@@ -42,6 +43,7 @@ class AggregatorCore:
         self.goal = goal
         self.cohort = CohortState()
         self.news = News()
+        self.judged = 0
         self._own_metrics: Metrics | None = None
         self._last_accepted: float | None = None
         if strategy.momentum and state.velocity is None:
@@ -66,6 +68,7 @@ class AggregatorCore:
         if known is not None:
             if known.reason in ("id_reused", "expired"):  # never entered in the ledger, so counted here
                 self.state.rejected[known.reason] += 1
+                self.judged += 1
             return known
         if not body and offer.size:
             return Missing(update=offer.update, ranges=((0, offer.size),))
@@ -155,6 +158,7 @@ class AggregatorCore:
         state.tempo.update(offer.base_version, state.accepted, offer.num_samples, since_last)
         self._last_accepted = now
         state.accepted += 1
+        self.judged += 1
         state.staleness_sum += staleness
         state.uplink_bytes += offer.size
         if offer.evaluation is not None:
@@ -170,6 +174,7 @@ class AggregatorCore:
 
     def _refuse(self, offer: Offer, refusal: ProtocolError) -> Receipt:
         self.state.rejected[refusal.reason] += 1
+        self.judged += 1
         return Receipt(
             update=offer.update,
             verdict="rejected",

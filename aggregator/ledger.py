@@ -32,6 +32,12 @@ class _Client:
     outboxes: list[Outbox] = field(default_factory=list)  # at most two, the newest last
     retired: list[str] = field(default_factory=list)  # ids of older ones
 
+    def outbox(self, outbox_id: str) -> Outbox | None:
+        for outbox in self.outboxes:
+            if outbox.outbox_id == outbox_id:
+                return outbox
+        return None
+
 
 class Ledger:
     """Verdicts by client and update id.
@@ -57,7 +63,7 @@ class Ledger:
             return None
         if update.outbox_id in client.retired:
             return _expired(update, "its outbox was followed by two others")
-        outbox = next((o for o in client.outboxes if o.outbox_id == update.outbox_id), None)
+        outbox = client.outbox(update.outbox_id)
         if outbox is None:
             return None
         if update.sequence <= outbox.verdicts.newest - WINDOW:
@@ -79,8 +85,10 @@ class Ledger:
             Whether it is the first of its outbox.
 
         """
-        client = self._clients.setdefault(client_id, _Client())
-        outbox = next((o for o in client.outboxes if o.outbox_id == receipt.update.outbox_id), None)
+        client = self._clients.get(client_id)
+        if client is None:
+            client = self._clients[client_id] = _Client()
+        outbox = client.outbox(receipt.update.outbox_id)
         first = outbox is None
         if outbox is None:
             outbox = Outbox(receipt.update.outbox_id)

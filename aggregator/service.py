@@ -95,6 +95,7 @@ class AggregatorService:
         self.on_version: Callable[[VersionRecord], None] = lambda record: None
         self._link = link
         self._topics = topics
+        self._updates = topics.updates.removesuffix("+")
         self._core = core
         self._publisher = publisher
         self._incarnation = incarnation
@@ -298,24 +299,13 @@ class AggregatorService:
         self._link.publish(self._topics.aggregator, encode(self._presence(state)), retain=True)
 
     def _received(self, message: Message) -> None:
-        topics, topic = self._topics, message.topic
+        topic = message.topic
         try:
-            if topic == topics.aggregator:
-                if message.payload:
-                    self._meet(decode(message.payload, AggregatorPresence)[0])
-                return
-            if topic == topics.model:
-                if message.payload:
-                    self._fence.head(decode(message.payload, Head)[0])
-                return
-            if topic == topics.progress:
-                if message.payload:
-                    self._fence.progress(decode(message.payload, Progress)[0])
-                return
-            client_id = topics.sender(topic)
+            client_id = self._topics.sender(topic)
             if client_id is None:
-                raise ProtocolError("malformed", "no client may write there")
-            if topic == topics.status(client_id):
+                self._shown_by_others(topic, message.payload)
+                return
+            if not topic.startswith(self._updates):
                 if message.payload:
                     status, _ = decode(message.payload, ClientStatus)
                     self._core.presence(client_id, status.state == "online", self.now())
@@ -329,6 +319,18 @@ class AggregatorService:
             log.warning("ignored topic=%s reason=%s detail=%r", topic, error.reason, str(error))
             return
         self._judge(client_id, offer, body)
+
+    def _shown_by_others(self, topic: str, payload: bytes) -> None:
+        if topic not in (self._topics.aggregator, self._topics.model, self._topics.progress):
+            raise ProtocolError("malformed", "no client may write there")
+        if not payload:
+            return  # a retained message that was cleared
+        if topic == self._topics.aggregator:
+            self._meet(decode(payload, AggregatorPresence)[0])
+        elif topic == self._topics.model:
+            self._fence.head(decode(payload, Head)[0])
+        else:
+            self._fence.progress(decode(payload, Progress)[0])
 
     def _meet(self, presence: AggregatorPresence) -> None:
         why = self._fence.presence(presence)
@@ -356,7 +358,7 @@ class AggregatorService:
             return
         now = self.now()
         self._publisher.heard(client_id)
-        judged = self._judged()
+        judged = self._core.judged
         try:
             answer = self._core.judge(client_id, offer, body, now)
         except Exception as error:
@@ -368,17 +370,13 @@ class AggregatorService:
             self._reply(client_id, answer)  # promises nothing
             return
         self._replies.add(client_id, answer)
-        if self._judged() == judged:
+        if self._core.judged == judged:
             return  # the answer was committed before, or is about to be
         self._pace.judged(now)
         self._step("judged")
-        log.debug("judged client=%s sequence=%d verdict=%s", client_id, offer.update.sequence, answer.verdict)
         if answer.verdict == "rejected":
             log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
                         client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
-
-    def _judged(self) -> int:
-        return self._core.state.accepted + self._core.state.rejected.total()
 
     def _commit(self, now: float) -> None:
         """Begin a commit of everything that is in memory; it may be done at once. Raises StoreError."""

@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 from operator import itemgetter
-from statistics import median, median_low
+
+from fedmq.aggregator.recent import Recent
 
 __all__ = ["TARGET_STALENESS", "Tempo"]
 
@@ -31,8 +32,8 @@ class Tempo:
 
     clients_at_work: float = 1.0
     buffer_size: int = 1
-    intervals: deque[float] = field(default_factory=lambda: deque(maxlen=_INTERVALS))
-    samples: deque[int] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+    intervals: Recent = field(default_factory=lambda: Recent(_INTERVALS))
+    samples: Recent = field(default_factory=lambda: Recent(_SAMPLES))
     made_at: deque[tuple[int, int]] = field(default_factory=lambda: deque([(0, 0)], maxlen=_VERSIONS))
 
     def update(self, base_version: int, accepted: int, num_samples: int, since_last: float | None) -> None:
@@ -68,10 +69,10 @@ class Tempo:
 
         It is the lower of the middle two if there are two: up to half of the counts may be made up.
         """
-        return median_low(self.samples) if self.samples else float("inf")
+        return self.samples.median_low() if len(self.samples) else float("inf")
 
     def flush_after(self) -> float | None:
         """Seconds that a buffer may wait for K updates: twice what they usually take. None while that is unknown."""
         if len(self.intervals) < _FEWEST_INTERVALS:
             return None
-        return 2.0 * median(self.intervals) * self.buffer_size
+        return 2.0 * self.intervals.median() * self.buffer_size

@@ -1,0 +1,61 @@
+"""The last so many numbers, and their median at any moment without sorting them anew."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+__all__ = ["Recent"]
+
+
+class Recent:
+    """A queue of numbers that forgets the oldest.
+
+    Args:
+        most: how many it remembers.
+        values: the first, oldest first.
+
+    """
+
+    __slots__ = ("_ordered", "_values")
+
+    def __init__(self, most: int, values: Iterable[float] = ()) -> None:
+        self._values: deque[float] = deque(maxlen=most)
+        self._ordered: list[float] = []
+        self.extend(values)
+
+    def append(self, value: float) -> None:
+        """Remember a number, which is none but a number: NaN has no order."""
+        if len(self._values) == self._values.maxlen:
+            del self._ordered[bisect_left(self._ordered, self._values[0])]
+        self._values.append(value)
+        insort(self._ordered, value)
+
+    def extend(self, values: Iterable[float]) -> None:
+        """Remember numbers, oldest first."""
+        for value in values:
+            self.append(value)
+
+    def median(self) -> float:
+        """The middle one, or the mean of the middle two; there must be one."""
+        half, odd = divmod(len(self._ordered), 2)
+        return self._ordered[half] if odd else (self._ordered[half - 1] + self._ordered[half]) / 2
+
+    def median_low(self) -> float:
+        """The middle one, or the lower of the middle two; there must be one."""
+        return self._ordered[(len(self._ordered) - 1) // 2]
+
+    def __iter__(self) -> Iterator[float]:
+        """Oldest first."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """How many it remembers now."""
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both remember the same."""
+        return isinstance(other, Recent) and self._values == other._values
+
+    __hash__ = None  # type: ignore[assignment]
