@@ -1,7 +1,9 @@
 """One live aggregator per run, and never one from an old copy: what the broker shows is read before an update is taken.
 
-A broker does not say that it has sent all retained messages. So the aggregator publishes a word of its own, `starting`,
-behind its subscriptions, and what is retained has come when that word comes back.
+A broker does not say that it has sent all retained messages, and keeps an order only within a topic. So the aggregator
+subscribes, and says a word of its own; when that is back, it marks each topic that it reads with an empty message that
+is not retained; when a mark is back, what is retained there has come before it. Marks of an earlier connection, which a
+durable session may bring, come before the word.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class Fence:
         self._doubt = False  # whether another, whose farewell came in this connection, is gone
         self._head: Head | None = None
         self._progress: Progress | None = None
+        self._unreadable = ""
+        self._unmarked: set[str] = set()
         self._predecessors = set(predecessors)  # and those that were here before this one came
         self._farewells: dict[str, int] = {}
 
@@ -54,6 +58,29 @@ class Fence:
         self._doubt = False
         self._head = None
         self._progress = None
+        self._unreadable = ""
+        self._unmarked = set()
+
+    @property
+    def word(self) -> str:
+        """What is to be said in this connection."""
+        return f"connection {self._connections}"
+
+    def marks(self, *topics: str) -> None:
+        """The own word is back; these topics are being marked."""
+        self._unmarked = set(topics)
+
+    def marked(self, topic: str) -> bool:
+        """A mark is back; whether it was the last."""
+        if topic not in self._unmarked:
+            return False
+        self._unmarked.remove(topic)
+        return not self._unmarked
+
+    def unreadable(self, why: str) -> None:
+        """What the broker shows cannot be read: nobody knows what it would replace."""
+        if not self.open:
+            self._unreadable = why
 
     def head(self, head: Head) -> None:
         """What the broker shows as the newest model."""
@@ -84,8 +111,8 @@ class Fence:
             return "another aggregator serves this federation now; stop one of the two"
         return None
 
-    def own_word(self, run: str, version: int, digest_of: Callable[[str], str | None], accepted: int) -> str | None:
-        """The own word is back; why this aggregator must not work here, None if it may.
+    def decide(self, run: str, version: int, digest_of: Callable[[str], str | None], accepted: int) -> str | None:
+        """All marks are back; why this aggregator must not work here, None if it may.
 
         Args:
             run: this aggregator's.
@@ -101,15 +128,21 @@ class Fence:
         self._passed = True
         head, self._head = self._head, None
         progress, self._progress = self._progress, None
-        if head is not None and head.run != run:
-            self.open = self._replaces is None or head.run in self._replaces
+        other = next((shown for shown in (head, progress) if shown is not None and shown.run != run), None)
+        if self._unreadable and self._replaces is not None:
+            return (
+                f"the broker shows a model of this federation that this FedMQ cannot read ({self._unreadable}); update"
+                " FedMQ, or put this run in its place with --replace"
+            )
+        if other is not None:
+            self.open = self._replaces is None or other.run in self._replaces
             if not self.open:
                 return (
-                    f"the broker shows another run of this federation ({head.run[:8]}…, version {head.version},"
-                    f" {head.state}), this folder holds run {run[:8]}…; use that run's folder, or put this run in its"
+                    f"the broker shows another run of this federation ({other.run[:8]}…, version {other.version},"
+                    f" {other.state}), this folder holds run {run[:8]}…; use that run's folder, or put this run in its"
                     " place with --replace"
                 )
-            self.replaced = head.run
+            self.replaced = other.run
         elif head is not None and head.version > version:
             return (
                 f"the broker shows version {head.version} of this run, this folder ends at version {version}: it is an"

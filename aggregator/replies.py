@@ -15,15 +15,17 @@ class Replies:
     """What clients are to be told; nothing of it before it is committed."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[Receipt | Missing | Later]] = {}
+        self._waiting: dict[str, dict[tuple[str, int, str | None], Receipt | Missing | Later]] = {}
 
     def __len__(self) -> int:
         """How many clients wait."""
         return len(self._waiting)
 
     def add(self, client_id: str, answer: Receipt | Missing | Later) -> None:
-        """Tell this client that."""
-        self._waiting.setdefault(client_id, []).append(answer)
+        """Tell this client that; an offer that is repeated while nothing can be told is answered once."""
+        digest = answer.digest if isinstance(answer, Receipt) else None
+        key = (answer.update.outbox_id, answer.update.sequence, digest)
+        self._waiting.setdefault(client_id, {})[key] = answer
 
     def take(self) -> Replies:
         """Everything that waits now; what comes from here on waits for the next time."""
@@ -34,7 +36,8 @@ class Replies:
 
     def messages(self, run: str, incarnation: str) -> Iterator[tuple[str, Reply]]:
         """Client ids, and what to send them."""
-        for client_id, answers in self._waiting.items():
+        for client_id, waiting in self._waiting.items():
+            answers = list(waiting.values())
             for first in range(0, len(answers), _ANSWERS):
                 part = answers[first : first + _ANSWERS]
                 yield (

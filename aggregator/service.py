@@ -38,9 +38,10 @@ log = logging.getLogger("fedmq.aggregator")
 _TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing that they do is finer than that
 _LAST_EVALUATION_SECONDS = 120.0  # that a finished run waits for its last evaluation
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
-_LAST_COMMIT_SECONDS = 3.0  # that a stop waits for the disk
+_LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that follows it ends within five
 _FENCE_SECONDS = 2.0  # until the word that opens the fence is said again: it may have been lost
 _HELD_BYTES = 64 << 20  # of offers that came before the fence was open; whoever sent more will offer again
+_HELD_BESIDE = 500  # bytes that each of them takes beside its payload
 _MOST_VERDICTS = 8192  # that wait for a slow commit; then nothing more is read until it is done
 _DISK_SECONDS = 1.0  # until a disk that failed is tried again; doubled each time
 _DISK_LONGEST = 30.0
@@ -118,6 +119,7 @@ class AggregatorService:
         self._connected = False
         self._word_at = 0.0
         self._held: list[Message] = []
+        self._held_bytes = 0
         self._end_by: float | None = None
         self._evaluated = -1
         self._asked: Ending | None = None
@@ -145,7 +147,7 @@ class AggregatorService:
             self._connected = False
             self._publisher.disconnected()
             self._replies.clear()  # whoever waits for them will offer again
-            self._held.clear()
+            self._held, self._held_bytes = [], 0
         elif isinstance(event, Refused):
             log.error("refused topic=%s reason=%r", event.topic, event.reason)
 
@@ -187,7 +189,7 @@ class AggregatorService:
         if self._connected and not self._fence.open:
             times.append(self._word_at)
         if self._fault is not None:
-            times = [self._retry_at]
+            times = [] if self._writer.busy else [self._retry_at]  # the writer wakes the link
         return min((at for at in times if at is not None), default=None)
 
     def run(self) -> Ending:
@@ -232,18 +234,24 @@ class AggregatorService:
         """Commit if that is soon done, say goodbye, end. What is not committed will be offered again."""
         if self.ended is not None:
             return
+        until = self._clock() + _LAST_COMMIT_SECONDS
         try:
-            self._wait_for_commit(_LAST_COMMIT_SECONDS)
-            soon = self._writer.lasted < _LAST_COMMIT_SECONDS and not self._writer.busy
+            self._wait_for_commit(max(0.0, until - self._clock()))
+            soon = self._clock() + self._writer.lasted < until and not self._writer.busy
             if self._fault is None and self._is_news and soon:
                 self._commit(self.now())
-                self._wait_for_commit(_LAST_COMMIT_SECONDS)
+                self._wait_for_commit(max(0.0, until - self._clock()))
         except StoreError as error:
             log.error("not committed, will be offered again: %s", error)
             self._last = None
         else:
             self._show(self.now(), at_once=True)
         self._leave(ending)
+
+    @property
+    def writing(self) -> bool:
+        """Whether a commit is still being written."""
+        return self._writer.busy
 
     @property
     def _is_news(self) -> bool:
@@ -257,7 +265,7 @@ class AggregatorService:
         self.ended = ending
         if self._fence.open:
             self._say_presence("offline")
-        self._link.flush(2.0)
+        self._link.flush(1.0)
         self._link.close()
         (log.info if ending.code == 0 else log.error)("stopped version=%d why=%r", self._committed, ending.why)
 
@@ -271,7 +279,10 @@ class AggregatorService:
         self._word_at = now + _FENCE_SECONDS
         # Also when it is said again: what was retained may have been lost with the word.
         self._link.subscribe(self._topics.aggregator, self._topics.model, self._topics.progress)
-        self._link.publish(self._topics.aggregator, encode(self._presence("starting")))
+        self._link.publish(self._topics.aggregator, encode(self._word()))
+
+    def _word(self) -> AggregatorPresence:
+        return self._presence("starting").model_copy(update={"detail": self._fence.word})
 
     def _may_begin(self) -> None:
         """The fence is open: take updates, and show that."""
@@ -282,7 +293,8 @@ class AggregatorService:
         self._say_presence("online")
         self._publisher.connected()
         log.info("connected run=%s version=%d", self._core.state.run, self._committed)
-        held, self._held = self._held, []
+        self._show(self.now(), at_once=True)  # before updates of it are judged: some strategies need its weights
+        held, self._held, self._held_bytes = self._held, [], 0
         for message in held:
             self._received(message)
 
@@ -311,7 +323,8 @@ class AggregatorService:
                     self._core.presence(client_id, status.state == "online", self.now())
                 return
             if not self._fence.open:
-                if sum(len(held.payload) for held in self._held) + len(message.payload) <= _HELD_BYTES:
+                self._held_bytes += len(message.payload) + _HELD_BESIDE
+                if self._held_bytes <= _HELD_BYTES:
                     self._held.append(message)
                 return
             offer, body = decode(message.payload, Offer)
@@ -323,26 +336,42 @@ class AggregatorService:
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         if topic not in (self._topics.aggregator, self._topics.model, self._topics.progress):
             raise ProtocolError("malformed", "no client may write there")
-        if not payload:
-            return  # a retained message that was cleared
         if topic == self._topics.aggregator:
-            self._meet(decode(payload, AggregatorPresence)[0])
-        elif topic == self._topics.model:
-            self._fence.head(decode(payload, Head)[0])
+            if payload:
+                self._meet(decode(payload, AggregatorPresence)[0])
+        elif not payload:
+            if self._fence.marked(topic):
+                self._decide()
         else:
-            self._fence.progress(decode(payload, Progress)[0])
+            try:
+                if topic == self._topics.model:
+                    self._fence.head(decode(payload, Head)[0])
+                else:
+                    self._fence.progress(decode(payload, Progress)[0])
+            except ProtocolError as error:
+                self._fence.unreadable(str(error))
+                raise
 
     def _meet(self, presence: AggregatorPresence) -> None:
         why = self._fence.presence(presence)
-        if presence.incarnation == self._incarnation and presence.state == "starting" and not self._fence.open:
-            why = self._fence.own_word(self._core.state.run, self._committed, self._digest, self._core.state.accepted)
-            replaced, known = self._fence.replaced, self._core.state.replaced
-            if replaced is not None and replaced not in known:
-                known.append(replaced)  # kept with the next commit
-            if self._fence.open:
-                self._may_begin()
         if why is not None:
             self.stop(Ending(1, why))
+        elif presence.state == "offline" and self._fence.open:
+            self._say_presence("online")  # somebody's will, late: no device would offer anything
+        elif not self._fence.open and (presence.incarnation, presence.detail) == (self._incarnation, self._fence.word):
+            self._fence.marks(self._topics.model, self._topics.progress)
+            self._link.publish(self._topics.model, b"")
+            self._link.publish(self._topics.progress, b"")
+
+    def _decide(self) -> None:
+        state = self._core.state
+        why = self._fence.decide(state.run, self._committed, self._digest, state.accepted)
+        if self._fence.replaced is not None and self._fence.replaced not in state.replaced:
+            state.replaced.append(self._fence.replaced)  # kept with the next commit
+        if why is not None:
+            self.stop(Ending(1, why))
+        elif self._fence.open:
+            self._may_begin()
 
     def _digest(self, codec: str) -> str | None:
         """Of the committed weights in a codec; None if they have moved since, or the codec is unknown."""
@@ -399,6 +428,8 @@ class AggregatorService:
         self._being_committed = None
         self._pace.committed(self.now(), self._writer.lasted)
         self._answer(replies)
+        for version, metrics in news.measured.items():
+            self._publisher.measured(version, metrics)
         for record in news.versions:
             at_work = self._core.state.tempo.clients_at_work
             log.info("version=%d updates=%d why=%s clients_at_work=%.1f",
@@ -430,7 +461,7 @@ class AggregatorService:
             return
         log.info("the disk works again version=%d", self._committed)
         self._fault, self._retry_after, self._evaluated = None, _DISK_SECONDS, -1
-        if self._fence.open:
+        if self._fence.open and self._connected:
             self._may_begin()
 
     def _answer(self, replies: Replies) -> None:
@@ -469,14 +500,17 @@ class AggregatorService:
         if isinstance(metrics, Exception):
             log.error("evaluation failed version=%d error=%r", version, metrics)
             return
-        self._core.measured(version, metrics, now)
-        self._publisher.measured(version, metrics)
+        self._core.measured(version, metrics, now)  # shown when that is committed
 
     def _start_evaluation(self) -> None:
-        version = self._core.state.version
-        if self._evaluator is not None and self._evaluator.idle and version > self._evaluated:
-            self._evaluated = version
-            self._evaluator.start(version, self._core.state.weights.copy())
+        """Evaluate what is committed: anything else may be forgotten."""
+        if self._evaluator is None or not self._evaluator.idle or self._committed <= self._evaluated:
+            return
+        live = not self._is_news and not self._writer.busy
+        if live or self._last is not None:
+            weights = self._core.state.weights if live or self._last is None else self._last.weights
+            self._evaluated = self._committed
+            self._evaluator.start(self._committed, weights.copy())
 
     def _finish(self, now: float) -> None:
         """End when the last version is measured and devices can hear that the run is finished; until then, go on."""

@@ -124,9 +124,16 @@ class Store:
                 f"run folder {self.folder}: its model is not the one that the task builds: {difference} in the folder;"
                 " choose another folder, put the old model back, or carry over what fits with --new-run"
             )
-        with self._translated():
-            state = self._read(layout)
-            self._collect()
+        try:
+            with self._translated():
+                state = self._read(layout)
+                # What an earlier process wrote into the log, and may not have synced, is synced before files go.
+                if self._tables.checkpoint():
+                    self._collect()
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"run folder {self.folder}: run.sqlite is damaged: {error!r}; take a copy of it"
+            ) from error
         self._written = None if again else (state.version, len(state.buffer.updates))
         return state
 
@@ -213,7 +220,8 @@ class Store:
         self._open()
         with self._translated():
             # What the failed sync may have left in the log alone is now synced in another file, or it is an error.
-            self._tables.checkpoint()
+            if not self._tables.checkpoint():
+                raise StoreError(f"run folder {self.folder}: another process reads the database")
 
     def archive(self, run: str) -> Path:
         """Keep a copy of the run in a folder of its own inside this one, for `begin_anew`; where it is.

@@ -41,6 +41,9 @@ CREATE TABLE verdict (
 CREATE TABLE score (
     client_id TEXT PRIMARY KEY, version INTEGER NOT NULL, evaluation TEXT NOT NULL) WITHOUT ROWID;
 """
+_FORGET_VERDICTS = """
+DELETE FROM verdict WHERE outbox IN (SELECT number FROM outbox WHERE client_id = ? AND number NOT IN (?, ?))
+"""
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
 _FOLDED = TypeAdapter(list[Folded])
 _RECORD = TypeAdapter(VersionRecord)
@@ -70,7 +73,7 @@ class Tables:
         except sqlite3.Error:
             self._db.close()
             raise
-        self._numbers: dict[tuple[str, str], int] = {}  # of outboxes
+        self._numbers: dict[str, dict[str, int]] = {}  # of outboxes, by client and id
         self._next_number = 0
 
     def close(self) -> None:
@@ -89,11 +92,10 @@ class Tables:
                 self._db.execute("ROLLBACK")
             raise
 
-    def checkpoint(self) -> None:
-        """Move everything from the log into the database file, and sync that."""
+    def checkpoint(self) -> bool:
+        """Move everything from the log into the database file, and sync that; whether no reader was in the way."""
         busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise sqlite3.OperationalError("another process reads the database")
+        return not busy
 
     def copy_to(self, path: Path) -> None:
         """Make a copy as of the last transaction."""
@@ -133,13 +135,16 @@ class Tables:
         verdicts = [
             row for client_id, boxes in news.outboxes.items() for row in self._verdicts(state, client_id, boxes)
         ]
-        retired = [(number,) for number, _, _, place in outboxes if place < 0]
+        remembered = {client: [-1, -1] for client in news.renewed}
+        for number, client_id, _, place in outboxes:
+            if place >= 0:
+                remembered[client_id][place] = number
         written: list[Statement] = [
             self.keep("state", _figures(state)),
             ("INSERT OR REPLACE INTO history (version, record, accepted) VALUES (?, ?, ?)", history),
+            (_FORGET_VERDICTS, [(client_id, *numbers) for client_id, numbers in remembered.items()]),
             ("DELETE FROM outbox WHERE client_id = ?", [(client_id,) for client_id in news.renewed]),
             ("INSERT INTO outbox VALUES (?, ?, ?, ?)", outboxes),
-            ("DELETE FROM verdict WHERE outbox = ?", retired),
             ("INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)", verdicts),
             ("INSERT OR REPLACE INTO score VALUES (?, ?, ?)", scores),
             ("UPDATE history SET devices = ? WHERE version = ?", devices),
@@ -173,26 +178,27 @@ class Tables:
         retired = state.ledger.retired(client_id)
         places = [(outbox_id, n - len(retired)) for n, outbox_id in enumerate(retired)]
         places += [(box.outbox_id, n) for n, box in enumerate(state.ledger.outboxes(client_id))]
+        before, numbers = self._numbers.get(client_id, {}), dict[str, int]()
         for outbox_id, place in places:
-            number = self._numbers.get((client_id, outbox_id))
-            if number is None:
-                number = self._numbers[client_id, outbox_id] = self._next_number
-                self._next_number += 1
-            yield number, client_id, outbox_id, place
+            if outbox_id not in before:
+                before[outbox_id], self._next_number = self._next_number, self._next_number + 1
+            numbers[outbox_id] = before[outbox_id]
+            yield numbers[outbox_id], client_id, outbox_id, place
+        self._numbers[client_id] = numbers
 
     def _verdicts(self, state: State, client_id: str, news: dict[str, list[int]]) -> Iterator[tuple[Any, ...]]:
         for box in state.ledger.outboxes(client_id):
             for sequence in news.get(box.outbox_id, ()):
                 verdict = box.verdicts.get(sequence)
                 if verdict is not None:  # else it came and went within this commit
-                    yield self._numbers[client_id, box.outbox_id], sequence % WINDOW, sequence, *verdict
+                    yield self._numbers[client_id][box.outbox_id], sequence % WINDOW, sequence, *verdict
 
     def _ledger(self) -> Iterator[tuple[str, list[Outbox], list[str]]]:
         clients: dict[str, tuple[list[Outbox], list[str]]] = {}
         boxes: dict[int, Outbox] = {}
         rows = self._db.execute("SELECT number, client_id, outbox_id, place FROM outbox ORDER BY client_id, place")
         for number, client_id, outbox_id, place in rows:
-            self._numbers[client_id, outbox_id] = number
+            self._numbers.setdefault(client_id, {})[outbox_id] = number
             self._next_number = max(self._next_number, number + 1)
             outboxes, retired = clients.setdefault(client_id, ([], []))
             if place < 0:

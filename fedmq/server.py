@@ -132,7 +132,8 @@ class Aggregator:
         try:
             return self._service.run()
         finally:
-            self._store.close()
+            if not self._service.writing:  # else the folder stays locked until this process ends
+                self._store.close()
 
     def ask_to_stop(self, why: str = "asked to stop") -> None:
         """Have it end soon. From any thread or signal handler."""

@@ -137,6 +137,8 @@ class Watch:
         return "\n".join(lines)
 
     def _take(self, message: Message) -> bool:
+        if not message.payload:
+            return False  # a retained message that was cleared, or an aggregator's mark
         if message.topic == self._topics.aggregator:
             presence = decode(message.payload, AggregatorPresence)[0]
             if presence.state != "starting":  # it may never come to more

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import fedasync_delta
 from fedmq.aggregator.vectors import to_disk
 from fedmq.schemas.codecs import codec_named
-from fedmq.schemas.layout import Layout
+from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import AggregatorPresence, Head, Later, Progress, Receipt, Reply
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
@@ -279,3 +280,86 @@ def test_a_stop_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch:
         run.offer(0)
         run.until(lambda: 0 in run.receipts)
         assert run.shown()[1] == [1, 0, 0, 0]  # once, whether the commit came through or not
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_disk_that_works_again_while_the_broker_is_away_does_not_make_it_spin(tmp_path: Path) -> None:
+    with kitchen(tmp_path) as run:
+        run.disk.broken = True
+        run.offer(0)
+        run.until(run.complaint)
+        run.broker.stop()
+        run.pass_time(1.0)
+        run.disk.broken = False
+        run.until(lambda: run.service._fault is None)
+        deadline = run.service.deadline()
+        assert deadline is None or deadline > run.service.now()
+        run.broker.start()
+        run.until(lambda: run.complaint() == "")
+
+
+@pytest.mark.usefixtures("in_a_thread")
+def test_it_does_not_spin_while_it_tries_a_disk_that_hangs(tmp_path: Path) -> None:
+    with kitchen(tmp_path) as run:
+        run.disk.broken = True
+        run.offer(0)
+        run.until(run.complaint)
+        run.disk.broken = False
+        run.disk.free.clear()
+        run.until(lambda: run.service.writing)
+        assert run.service.deadline() is None
+        run.disk.free.set()
+        run.until(lambda: run.complaint() == "")
+
+
+@pytest.mark.usefixtures("in_a_thread")
+def test_an_offer_that_is_repeated_while_a_commit_hangs_is_answered_once(tmp_path: Path) -> None:
+    with kitchen(tmp_path) as run:
+        run.offer(0)
+        run.until(lambda: 0 in run.receipts)
+        run.disk.free.clear()
+        run.disk.waits.clear()
+        run.offer(1)
+        run.until(run.disk.waits.is_set)
+        for _ in range(50):
+            run.offer(0, 1)
+        assert len(list(run.service._replies.messages(RUN, "b" * 32))) == 1
+        run.disk.free.set()
+        run.until(lambda: 1 in run.receipts)
+
+
+def test_a_will_that_comes_late_does_not_silence_the_devices(tmp_path: Path) -> None:
+    with kitchen(tmp_path) as run:
+        for incarnation in ("b" * 32, "d" * 32):
+            gone = AggregatorPresence(state="offline", run=RUN, incarnation=incarnation, version=0)
+            run.client.publish(TOPICS.aggregator, encode(gone), retain=True)
+            run.pass_time(1.0)
+            shown = decode(run.broker.retained[TOPICS.aggregator], AggregatorPresence)[0]
+            assert (shown.state, shown.incarnation) == ("online", "b" * 32)
+
+
+@pytest.mark.usefixtures("in_a_thread")
+def test_only_what_is_committed_is_evaluated(tmp_path: Path) -> None:
+    class Asked:
+        idle = True
+        versions: ClassVar[list[tuple[int, list[float]]]] = []
+
+        def start(self, version: int, weights: Vector) -> None:
+            self.versions.append((version, [float(x) for x in weights]))
+
+        def take(self) -> None:
+            return None
+
+    with kitchen(tmp_path) as run:
+        run.service._evaluator = asked = Asked()
+        run.disk.free.clear()
+        run.disk.waits.clear()
+        run.offer(0)
+        assert run.disk.waits.wait(20)
+        run.offer(1)
+        assert [version for version, _ in asked.versions] in ([], [0])
+        run.disk.free.set()
+        run.until(lambda: run.service.committed == 2)
+        run.pass_time(1.0)
+        assert asked.versions[-1] == (2, [1, 1, 0, 0])
+        assert all(sum(weights) == version for version, weights in asked.versions)

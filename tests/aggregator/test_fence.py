@@ -7,7 +7,7 @@ import re
 import pytest
 
 from fedmq.aggregator.fence import Fence
-from fedmq.schemas.messages import AggregatorPresence, Head
+from fedmq.schemas.messages import AggregatorPresence, Head, Progress
 from fedmq.schemas.plan import Plan
 
 OWN, OTHER, RUN, ANOTHER_RUN, DIGEST = "1" * 32, "2" * 32, "a" * 32, "b" * 32, "d" * 64
@@ -23,10 +23,10 @@ def presence(state: str, incarnation: str = OTHER) -> AggregatorPresence:
 
 
 def decided(fence: Fence, version: int = 3) -> str | None:
-    return fence.own_word(RUN, version, lambda codec: DIGEST, 0)
+    return fence.decide(RUN, version, lambda codec: DIGEST, 0)
 
 
-def test_it_is_closed_until_the_own_word_is_back() -> None:
+def test_it_is_closed_until_it_is_decided() -> None:
     fence = Fence(OWN)
     fence.connected()
     assert not fence.open
@@ -69,7 +69,7 @@ def test_weights_that_have_moved_on_since_are_not_compared() -> None:
     fence = Fence(OWN)
     fence.connected()
     fence.head(head(3, digest="e" * 64))
-    assert fence.own_word(RUN, 3, lambda codec: None, 0) is None
+    assert fence.decide(RUN, 3, lambda codec: None, 0) is None
     assert fence.open
 
 
@@ -116,3 +116,48 @@ def test_a_predecessor_that_the_broker_remembers_from_long_ago_is_no_rival() -> 
     fence.connected()
     decided(fence)
     assert fence.presence(presence("online")) is None
+
+
+def test_it_waits_for_the_mark_on_each_topic_and_for_no_mark_from_before_its_word() -> None:
+    fence = Fence(OWN)
+    fence.connected()
+    assert not fence.marked("model")
+    fence.marks("model", "progress")
+    assert not fence.marked("model")
+    assert not fence.marked("model")
+    assert fence.marked("progress")
+    assert not fence.marked("progress")
+
+
+def test_each_connection_has_its_own_word() -> None:
+    fence = Fence(OWN)
+    words = set()
+    for _ in range(3):
+        fence.connected()
+        words.add(fence.word)
+    assert len(words) == 3
+
+
+def test_what_cannot_be_read_keeps_it_closed_unless_anything_may_be_replaced() -> None:
+    for replaces, opens in ((frozenset[str](), False), (None, True)):
+        fence = Fence(OWN, replaces)
+        fence.connected()
+        fence.unreadable("plan.warmup: Extra inputs are not permitted")
+        why = decided(fence)
+        assert fence.open is opens
+        assert opens or (why is not None and "plan.warmup: Extra inputs" in why)
+
+
+def test_the_progress_alone_tells_of_another_run_and_of_more_than_is_known() -> None:
+    shown = {"version": 3, "state": "training", "strategy": "fedbuff"}
+    for progress, says in (
+        (Progress.model_validate(shown | {"run": ANOTHER_RUN, "updates": 0}), "another run of this federation"),
+        (Progress.model_validate(shown | {"run": RUN, "updates": 1}), "1 accepted updates of this run"),
+    ):
+        fence = Fence(OWN)
+        fence.connected()
+        fence.progress(progress)
+        why = decided(fence)
+        assert why is not None
+        assert says in why
+        assert not fence.open

@@ -342,3 +342,22 @@ def test_a_commit_of_nothing_new_writes_no_vectors(tmp_path: Path) -> None:
     vectors = next(tmp_path.glob("weights-*"))
     assert (vectors.stat().st_mtime_ns, vectors.name) == stamp
     store.close()
+
+
+def test_more_outboxes_of_one_client_in_one_commit_than_are_remembered_do_no_harm(tmp_path: Path) -> None:
+    run = SmallRun(parameters=[0.0, 0.0], statistics=[1.0])
+    store = Store(tmp_path, "kitchen")
+    run.deliver("alice", 1.0, 1.0, 1.0, outbox_id=outbox(999))
+    commit(store, run)
+    for number in range(70):
+        run.deliver("alice", 1.0, 1.0, 1.0, outbox_id=outbox(number))
+    commit(store, run)
+    run.deliver("alice", 1.0, 1.0, 1.0, outbox_id=outbox(999))  # so old that it is new again
+    commit(store, run)
+    store.close()
+    store, state = opened(tmp_path)
+    assert everything_of(state) == everything_of(run.state)
+    store.close()
+    database = sqlite3.connect(tmp_path / "run.sqlite")
+    assert database.execute("SELECT count(*) FROM verdict").fetchone() == (2,)
+    database.close()

@@ -110,6 +110,8 @@ class HandmadeClient:
         event = self._link.poll(timeout)
         if isinstance(event, Connected):
             self._link.subscribe(self.topics.model, *self._replies)
+        elif isinstance(event, Message) and not event.payload:
+            pass  # an aggregator's mark
         elif isinstance(event, Message) and event.topic == self.topics.model:
             self._head, _ = decode(event.payload, Head)
         elif isinstance(event, Message):

@@ -64,9 +64,13 @@ def train() -> None:
 
 def on_message(_: Any, __: Any, message: paho.MQTTMessage) -> None:
     global entries, layout, head, weights, pending, outbox, online, repeat_at, delay
+    if not message.payload:
+        return
     unpacker = msgpack.Unpacker(max_buffer_size=64 * 1024)
     unpacker.feed(message.payload[: 64 * 1024])
     header, body = unpacker.unpack(), bytes(message.payload[unpacker.tell() :])
+    if header["kind"] == "aggregator" and header["state"] == "starting":
+        return
     if header["kind"] == "aggregator":
         online, repeat_at, delay = header["state"] == "online", time.monotonic() + random.random(), 2.0
     elif header["kind"] == "layout" and hashlib.sha256(body).hexdigest() == header["digest"]:

@@ -75,6 +75,8 @@ class Fleet:
 
     def _received(self, message: Message, now: float) -> None:
         topics = self._topics
+        if not message.payload:
+            return
         if message.topic == topics.aggregator:
             presence = decode(message.payload, AggregatorPresence)[0]
             for client_id, core in self._cores.items():
