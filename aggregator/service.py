@@ -11,12 +11,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from fedmq.aggregator.committed import Committed
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.evaluator import Evaluator
 from fedmq.aggregator.fence import Fence
+from fedmq.aggregator.gate import Gate, PresenceState
 from fedmq.aggregator.pace import Pace
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.replies import Replies
@@ -26,7 +26,7 @@ from fedmq.aggregator.vectors import Step, nothing
 from fedmq.aggregator.writer import Writer
 from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError, StoreError
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Later, Missing, Offer, Progress
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Later, Missing, Offer
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
@@ -39,9 +39,6 @@ _TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing 
 _LAST_EVALUATION_SECONDS = 120.0  # that a finished run waits for its last evaluation
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that follows it ends within five
-_FENCE_SECONDS = 2.0  # until the word that opens the fence is said again: it may have been lost
-_HELD_BYTES = 64 << 20  # of offers that came before the fence was open; whoever sent more will offer again
-_HELD_BESIDE = 500  # bytes that each of them takes beside its payload
 _MOST_VERDICTS = 8192  # that wait for a slow commit; then nothing more is read until it is done
 _DISK_SECONDS = 1.0  # until a disk that failed is tried again; doubled each time
 _DISK_LONGEST = 30.0
@@ -100,7 +97,7 @@ class AggregatorService:
         self._core = core
         self._publisher = publisher
         self._incarnation = incarnation
-        self._fence = fence or Fence(incarnation)
+        self._gate = Gate(link, topics, fence or Fence(incarnation), self._presence)
         self._reload = reload
         self._evaluator = evaluator
         self._step = step
@@ -116,10 +113,6 @@ class AggregatorService:
         self._fault: str | None = None  # what is wrong with the disk
         self._retry_at = 0.0
         self._retry_after = _DISK_SECONDS
-        self._connected = False
-        self._word_at = 0.0
-        self._held: list[Message] = []
-        self._held_bytes = 0
         self._end_by: float | None = None
         self._evaluated = -1
         self._asked: Ending | None = None
@@ -141,21 +134,19 @@ class AggregatorService:
         if isinstance(event, Message):
             self._received(event)
         elif isinstance(event, Connected):
-            self._came(self.now())
+            self._gate.connected(self.now())
         elif isinstance(event, Disconnected):
             log.warning("disconnected reason=%r", event.reason)
-            self._connected = False
             self._publisher.disconnected()
+            self._gate.disconnected()
             self._replies.clear()  # whoever waits for them will offer again
-            self._held, self._held_bytes = [], 0
         elif isinstance(event, Refused):
             log.error("refused topic=%s reason=%r", event.topic, event.reason)
 
     def tick(self, *, idle: bool = True) -> None:
         """Do what is due; `idle` says that nothing waits to be read."""
         now = self.now()
-        if self._connected and not self._fence.open and now >= self._word_at:
-            self._say_word(now)
+        self._gate.tick(now)
         try:
             if self._fault is not None:
                 self._try_disk(now)
@@ -186,8 +177,7 @@ class AggregatorService:
             times.append(self._publisher.deadline(self._committed, self._committed_end))
         if self._is_news and not self._writer.busy:
             times.append(self._pace.deadline())
-        if self._connected and not self._fence.open:
-            times.append(self._word_at)
+        times.append(self._gate.deadline())
         if self._fault is not None:
             times = [] if self._writer.busy else [self._retry_at]  # the writer wakes the link
         return min((at for at in times if at is not None), default=None)
@@ -263,42 +253,24 @@ class AggregatorService:
         if self.ended is not None:
             return
         self.ended = ending
-        if self._fence.open:
-            self._say_presence("offline")
+        if self._gate.open:
+            self._gate.say("offline")
         self._link.flush(1.0)
         self._link.close()
         (log.info if ending.code == 0 else log.error)("stopped version=%d why=%r", self._committed, ending.why)
 
-    def _came(self, now: float) -> None:
-        """Connected: look first who else was here."""
-        self._connected = True
-        self._fence.connected()
-        self._say_word(now)
-
-    def _say_word(self, now: float) -> None:
-        self._word_at = now + _FENCE_SECONDS
-        # Also when it is said again: what was retained may have been lost with the word.
-        self._link.subscribe(self._topics.aggregator, self._topics.model, self._topics.progress)
-        self._link.publish(self._topics.aggregator, encode(self._word()))
-
-    def _word(self) -> AggregatorPresence:
-        return self._presence("starting").model_copy(update={"detail": self._fence.word})
-
     def _may_begin(self) -> None:
-        """The fence is open: take updates, and show that."""
-        self._link.unsubscribe(self._topics.model, self._topics.progress)
+        """The gate is open: take updates, and show what is committed."""
         self._link.subscribe(self._topics.updates)
         if self._core.strategy.cohort:
             self._link.subscribe(self._topics.statuses)
-        self._say_presence("online")
         self._publisher.connected()
         log.info("connected run=%s version=%d", self._core.state.run, self._committed)
         self._show(self.now(), at_once=True)  # before updates of it are judged: some strategies need its weights
-        held, self._held, self._held_bytes = self._held, [], 0
-        for message in held:
+        for message in self._gate.release():
             self._received(message)
 
-    def _presence(self, state: Literal["starting", "online", "offline"]) -> AggregatorPresence:
+    def _presence(self, state: PresenceState) -> AggregatorPresence:
         return AggregatorPresence(
             state=state,
             run=self._core.state.run,
@@ -306,9 +278,6 @@ class AggregatorService:
             version=self._committed,
             detail=(self._fault or "")[:2000],
         )
-
-    def _say_presence(self, state: Literal["online", "offline"]) -> None:
-        self._link.publish(self._topics.aggregator, encode(self._presence(state)), retain=True)
 
     def _received(self, message: Message) -> None:
         topic = message.topic
@@ -322,10 +291,8 @@ class AggregatorService:
                     status, _ = decode(message.payload, ClientStatus)
                     self._core.presence(client_id, status.state == "online", self.now())
                 return
-            if not self._fence.open:
-                self._held_bytes += len(message.payload) + _HELD_BESIDE
-                if self._held_bytes <= _HELD_BYTES:
-                    self._held.append(message)
+            if not self._gate.open:
+                self._gate.hold(message)
                 return
             offer, body = decode(message.payload, Offer)
         except ProtocolError as error:
@@ -334,44 +301,15 @@ class AggregatorService:
         self._judge(client_id, offer, body)
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
-        if topic not in (self._topics.aggregator, self._topics.model, self._topics.progress):
-            raise ProtocolError("malformed", "no client may write there")
-        if topic == self._topics.aggregator:
-            if payload:
-                self._meet(decode(payload, AggregatorPresence)[0])
-        elif not payload:
-            if self._fence.marked(topic):
-                self._decide()
-        else:
-            try:
-                if topic == self._topics.model:
-                    self._fence.head(decode(payload, Head)[0])
-                else:
-                    self._fence.progress(decode(payload, Progress)[0])
-            except ProtocolError as error:
-                self._fence.unreadable(str(error))
-                raise
-
-    def _meet(self, presence: AggregatorPresence) -> None:
-        why = self._fence.presence(presence)
+        why, state = self._gate.heard(topic, payload), self._core.state
+        if self._gate.complete:
+            why, replaced = self._gate.decide(state.run, self._committed, self._digest, state.accepted)
+            if replaced is not None and replaced not in state.replaced:
+                state.replaced.append(replaced)  # kept with the next commit
+            if self._gate.open:
+                self._may_begin()
         if why is not None:
             self.stop(Ending(1, why))
-        elif presence.state == "offline" and self._fence.open:
-            self._say_presence("online")  # somebody's will, late: no device would offer anything
-        elif not self._fence.open and (presence.incarnation, presence.detail) == (self._incarnation, self._fence.word):
-            self._fence.marks(self._topics.model, self._topics.progress)
-            self._link.publish(self._topics.model, b"")
-            self._link.publish(self._topics.progress, b"")
-
-    def _decide(self) -> None:
-        state = self._core.state
-        why = self._fence.decide(state.run, self._committed, self._digest, state.accepted)
-        if self._fence.replaced is not None and self._fence.replaced not in state.replaced:
-            state.replaced.append(self._fence.replaced)  # kept with the next commit
-        if why is not None:
-            self.stop(Ending(1, why))
-        elif self._fence.open:
-            self._may_begin()
 
     def _digest(self, codec: str) -> str | None:
         """Of the committed weights in a codec; None if they have moved since, or the codec is unknown."""
@@ -446,8 +384,8 @@ class AggregatorService:
         self._retry_after = min(2 * self._retry_after, _DISK_LONGEST)
         self._replies.clear()
         self._being_committed, self._pace.verdicts = None, 0
-        if first and self._fence.open:
-            self._say_presence("online")  # with what is wrong
+        if first and self._gate.open:
+            self._gate.say("online")  # with what is wrong
 
     def _try_disk(self, now: float) -> None:
         assert self._reload is not None
@@ -461,7 +399,8 @@ class AggregatorService:
             return
         log.info("the disk works again version=%d", self._committed)
         self._fault, self._retry_after, self._evaluated = None, _DISK_SECONDS, -1
-        if self._fence.open and self._connected:
+        if self._gate.online:
+            self._gate.say("online")
             self._may_begin()
 
     def _answer(self, replies: Replies) -> None:

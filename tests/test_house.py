@@ -29,7 +29,12 @@ ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "aggregator": (("fedmq.schemas", "fedmq.tasks", "fedmq.aggregator"), None),
     "edge_client": (("fedmq.schemas", "fedmq.tasks", "fedmq.edge_client"), None),
 }
-MAY_USE_THE_TRANSPORT = {"aggregator/service.py", "aggregator/publisher.py", "edge_client/service.py"}
+MAY_USE_THE_TRANSPORT = {
+    "aggregator/service.py",
+    "aggregator/gate.py",
+    "aggregator/publisher.py",
+    "edge_client/service.py",
+}
 MAY_IMPORT_TORCH_AT_ONCE = {
     *("tasks/bridge.py", "tasks/datasets.py", "tasks/evaluation.py", "edge_client/trainer.py"),
     *("fedmq/demo/central.py", "fedmq/demo/watch_task.py"),  # a training loop and a task, loaded on use

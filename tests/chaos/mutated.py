@@ -22,7 +22,7 @@ def receipt_before_commit() -> None:
 
     def answer_and_commit(self: AggregatorService, now: float) -> None:
         self._answer(self._replies.take())
-        if self._connected:
+        if self._gate.online:
             self._link.flush(1.0)
         commit(self, now)
 
