@@ -221,8 +221,14 @@ class AggregatorService:
         self._link.wake()
 
     def stop(self, ending: Ending) -> None:
-        """Commit if that is soon done, say goodbye, end. What is not committed will be offered again."""
+        """Commit if that is soon done, say goodbye, end. What is not committed will be offered again.
+
+        With code 1 the run is another's now: nothing more is committed, told or shown, not even a goodbye.
+        """
         if self.ended is not None:
+            return
+        if ending.code:
+            self._leave(ending, quietly=True)
             return
         until = self._clock() + _LAST_COMMIT_SECONDS
         try:
@@ -249,11 +255,11 @@ class AggregatorService:
         news, state = self._core.news, self._core.state
         return bool(self._pace.verdicts or news.versions or news.measured or state.finished != self._committed_end)
 
-    def _leave(self, ending: Ending) -> None:
+    def _leave(self, ending: Ending, *, quietly: bool = False) -> None:
         if self.ended is not None:
             return
         self.ended = ending
-        if self._gate.open:
+        if self._gate.open and not quietly:
             self._gate.say("offline")
         self._link.flush(1.0)
         self._link.close()

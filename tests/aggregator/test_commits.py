@@ -363,3 +363,22 @@ def test_only_what_is_committed_is_evaluated(tmp_path: Path) -> None:
         run.pass_time(1.0)
         assert asked.versions[-1] == (2, [1, 1, 0, 0])
         assert all(sum(weights) == version for version, weights in asked.versions)
+
+
+def test_who_hears_of_a_successor_commits_and_tells_nothing_more(tmp_path: Path) -> None:
+    with kitchen(tmp_path) as run:
+        run.offer(0)
+        run.until(lambda: 0 in run.receipts and run.shown()[0] == 1)
+        offer, body = offer_of(np.ones(4, np.float32), LAYOUT, sequence=1)
+        run.service.handle(Message(TOPICS.update("alice"), encode(offer, body)))
+        successor = AggregatorPresence(state="online", run=RUN, incarnation="e" * 32, version=1)
+        run.broker.retained[TOPICS.aggregator] = encode(successor)
+        run.service.handle(Message(TOPICS.aggregator, encode(successor)))
+        assert run.service.ended is not None
+        assert run.service.ended.code == 1
+        run.broker.time.step(run.broker.time.now + 1)
+        assert list(run.receipts) == [0]
+        assert run.shown()[0] == 1
+        assert decode(run.broker.retained[TOPICS.aggregator], AggregatorPresence)[0] == successor
+    with kitchen(tmp_path) as run:
+        assert run.service.committed == 1
