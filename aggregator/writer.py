@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.store import Commit, Store
 from fedmq.schemas.layout import Vector
@@ -36,7 +34,6 @@ class Writer:
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._copies: list[Vector] = [np.empty(0, np.float32), np.empty(0, np.float32)]
 
     @property
     def busy(self) -> bool:
@@ -44,20 +41,9 @@ class Writer:
         return self._thread is not None
 
     def copy_of(self, state: State) -> Vector | None:
-        """A copy of the weights if this state is a large one, which may change while it is written.
-
-        It is good until the next but one.
-        """
+        """A copy of the weights if this state is a large one, which may change while it is written."""
         vectors = state.weights.nbytes * (2 if state.velocity is None else 3)
-        if self._store is None or vectors <= _AT_ONCE_BYTES:
-            return None
-        # Two in turn: one is being written while the other is still shown. New memory for each would cost more than
-        # the copying, a page fault for every 4 kB.
-        self._copies.reverse()
-        if not len(self._copies[0]):
-            self._copies[0] = np.empty_like(state.weights)
-        np.copyto(self._copies[0], state.weights)
-        return self._copies[0]
+        return state.weights.copy() if self._store is not None and vectors > _AT_ONCE_BYTES else None
 
     def begin(self, state: State, news: News, weights: Vector | None) -> bool:
         """Commit this; whether it is done already. `weights` is what `copy_of` gave.
