@@ -151,7 +151,7 @@ def main() -> None:
             print(f"{name:6}{buffer_size:5}{row['commits_per_second']:11.1f}  {span:24}{row['bytes_per_update']:14,.0f}"
                   f"{stall:12.1f} ms{row['seconds_to_serving']:10.2f} s", flush=True)  # fmt: skip
     print("device, one update in its outbox", file=sys.stdout)
-    for name in [options.only] if options.only else list(SIZES)[:3]:
+    for name in (name for name in list(SIZES)[:3] if options.only in (None, name)):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             row = device(name, Path(folder))
         devices.append(row)
