@@ -114,6 +114,10 @@ def test_every_update_counts_as_its_receipt_says_whatever_is_killed(
 def test_a_broken_promise_is_found(
     mosquitto_installed: None, tmp_path: Path, mutation: str, report: Callable[[str], None]
 ) -> None:
-    outcome = storm(tmp_path / mutation, "fedbuff_paper", MUTATED, SEED, mutation, WHERE_IT_SHOWS[mutation])
-    report(f"with the mutation {mutation}, seed {SEED}, {outcome}")
-    assert outcome.broken
+    # A death of the wrong process at the wrong time breaks nothing; on a busy machine that may be all of a run's.
+    for seed in range(SEED, SEED + 3):
+        outcome = storm(tmp_path / f"{seed}", "fedbuff_paper", MUTATED, seed, mutation, WHERE_IT_SHOWS[mutation])
+        report(f"with the mutation {mutation}, seed {seed}, {outcome}")
+        if outcome.broken:
+            return
+    pytest.fail(f"the mutation {mutation} was not found in three runs")
