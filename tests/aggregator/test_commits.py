@@ -21,7 +21,7 @@ from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.staleness import constant
 from fedmq.aggregator.state import State
 from fedmq.aggregator.store import Store
-from fedmq.aggregator.strategies import fedasync_delta
+from fedmq.aggregator.strategies import fedasync, fedasync_delta
 from fedmq.aggregator.vectors import to_disk
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.layout import Layout, Vector
@@ -59,7 +59,7 @@ class Disk:
 class Kitchen:
     """An aggregator with a store, and one client that is written by hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, held: Message | None = None) -> None:
         self.disk = Disk()
         self.broker = MemoryBroker()
         self.store = Store(folder, "kitchen", sync=self.disk.sync)
@@ -74,6 +74,8 @@ class Kitchen:
             reload=self.reload,
             clock=lambda: self.broker.time.now,
         )
+        if held is not None:
+            self.service.handle(held)
         self.link = link
         self.client = self.broker.link("alice")
         self.client.open()
@@ -139,8 +141,8 @@ class Kitchen:
 
 
 @contextmanager
-def kitchen(folder: Path) -> Iterator[Kitchen]:
-    run = Kitchen(folder)
+def kitchen(folder: Path, held: Message | None = None) -> Iterator[Kitchen]:
+    run = Kitchen(folder, held)
     try:
         yield run
     finally:
@@ -382,3 +384,18 @@ def test_who_hears_of_a_successor_commits_and_tells_nothing_more(tmp_path: Path)
         assert decode(run.broker.retained[TOPICS.aggregator], AggregatorPresence)[0] == successor
     with kitchen(tmp_path) as run:
         assert run.service.committed == 1
+
+
+def test_an_update_of_the_newest_version_that_waits_for_a_restart_is_judged_with_that_version_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FedAsync needs the weights of an update's base, and those are held when they are shown."""
+    monkeypatch.setattr("tests.aggregator.test_commits.STRATEGY", fedasync())
+    with kitchen(tmp_path) as run:
+        offer, body = offer_of(np.ones(4, np.float32), LAYOUT, sequence=0)
+        run.client.publish(TOPICS.update("alice"), encode(offer, body))
+        run.until(lambda: 0 in run.receipts and run.shown()[0] == 1)
+    offer, body = offer_of(np.ones(4, np.float32), LAYOUT, sequence=1, base_version=1)
+    with kitchen(tmp_path, held=Message(TOPICS.update("alice"), encode(offer, body))) as run:
+        run.until(lambda: 1 in run.receipts)
+        assert (run.receipts[1].verdict, run.receipts[1].reason) == ("accepted", None)

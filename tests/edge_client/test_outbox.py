@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -268,3 +269,18 @@ def test_a_write_that_fails_keeps_nothing(tmp_path: Path) -> None:
     assert sequences(outbox) == [0]
     assert outbox.add(offer(0), b"three", None)[0].update.sequence == 1
     outbox.close()
+
+
+def test_the_same_image_put_back_twice_gives_the_same_update_the_same_new_id(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    outbox = Outbox(image)
+    outbox.add(offer(0), b"body", None)
+    outbox.close()
+    renewed = []
+    for number in (1, 2):
+        shutil.copytree(image, tmp_path / str(number))
+        outbox = Outbox(tmp_path / str(number))
+        renewed.append(outbox.renew(0).update)
+        assert [one.update for one in outbox.pending()] == renewed[-1:]
+        outbox.close()
+    assert renewed[0] == renewed[1]

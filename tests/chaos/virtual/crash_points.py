@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-__all__ = ["AGGREGATOR_POINTS", "CLIENT_POINTS", "Crash", "CrashPoints"]
-
-AGGREGATOR_POINTS = (
-    "judged",
-    "vectors-written",
-    "vectors-renamed",
-    "transaction-open",
-    "committed",
-    "receipt-sent",
-    "snapshot-sent",
-)
-CLIENT_POINTS = ("trained", "stored", "offered", "receipt-read", "deleted")
+__all__ = ["Crash", "CrashPoints"]
 
 
 class Crash(BaseException):

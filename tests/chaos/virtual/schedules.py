@@ -9,8 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from fedmq.failpoints import AGGREGATOR_POINTS, CLIENT_POINTS
 from fedmq.transport.memory import Faults, MemoryLink
-from tests.chaos.virtual.crash_points import AGGREGATOR_POINTS, CLIENT_POINTS
 from tests.chaos.virtual.server import Server
 from tests.chaos.virtual.world import World
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from fedmq.failpoints import AGGREGATOR_POINTS, CLIENT_POINTS
 from tests.chaos.virtual.any_schedule import prove
-from tests.chaos.virtual.crash_points import AGGREGATOR_POINTS, CLIENT_POINTS
 
 LONG = os.environ.get("CHAOS") == "long"
 """`make chaos`: other schedules each time. Otherwise the same few every time."""

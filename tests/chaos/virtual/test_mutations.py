@@ -12,10 +12,10 @@ import pytest
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.service import AggregatorService
 from fedmq.edge_client.service import ClientService
+from fedmq.failpoints import AGGREGATOR_POINTS
 from fedmq.schemas.errors import StoreError
 from fedmq.transport.memory import Faults
 from tests.chaos.virtual.accounts import violations
-from tests.chaos.virtual.crash_points import AGGREGATOR_POINTS
 from tests.chaos.virtual.forgetful_disk import ForgetfulDisk
 from tests.chaos.virtual.schedules import play
 from tests.chaos.virtual.strategies import STRATEGIES

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fedmq.failpoints import AGGREGATOR_POINTS, CLIENT_POINTS
 from fedmq.transport.memory import Faults
 from tests.chaos.virtual.accounts import violations
-from tests.chaos.virtual.crash_points import AGGREGATOR_POINTS, CLIENT_POINTS
 from tests.chaos.virtual.schedules import play, start_rival
 from tests.chaos.virtual.strategies import STRATEGIES
 from tests.chaos.virtual.world import World, a_world
