@@ -21,8 +21,11 @@ LARGEST = 1e15
 
 def add_scaled(total: Vector, weight: float, vector: Vector) -> None:
     """total += weight * vector, in place; all of them float32 of one length."""
-    scratch = np.empty(min(BLOCK, len(total)), np.float32)
     factor = np.float32(weight)
+    if len(total) <= BLOCK:
+        total += vector * factor
+        return
+    scratch = np.empty(BLOCK, np.float32)
     for start in range(0, len(total), BLOCK):
         part = total[start : start + BLOCK]
         product = scratch[: len(part)]

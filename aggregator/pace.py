@@ -20,7 +20,7 @@ class Pace:
         verdicts: that wait for a commit.
         since: when the first of them was given.
         ended: when the last commit was done.
-        lasted: how long it took.
+        lasted: how long it took, with everything that was told after it: a thousand replies cost more than the disk.
 
     """
 
@@ -28,6 +28,7 @@ class Pace:
     since: float = 0.0
     ended: float = float("-inf")
     lasted: float = 0.0
+    _begun: float = 0.0
 
     def judged(self, now: float) -> None:
         """A verdict was given that has to be committed before it is told."""
@@ -35,9 +36,13 @@ class Pace:
             self.since = now
         self.verdicts += 1
 
-    def committed(self, now: float, lasted: float) -> None:
-        """A commit of everything up to its beginning is done."""
-        self.ended, self.lasted = now, lasted
+    def begun(self, now: float) -> None:
+        """A commit of everything that waits begins."""
+        self.verdicts, self._begun = 0, now
+
+    def committed(self, now: float) -> None:
+        """It is done, and its clients have their receipts."""
+        self.ended, self.lasted = now, now - self._begun
 
     def due(self, now: float, *, idle: bool, wanted: bool) -> bool:
         """Whether to commit.

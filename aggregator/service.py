@@ -355,7 +355,8 @@ class AggregatorService:
         """Begin a commit of everything that is in memory; it may be done at once. Raises StoreError."""
         state = self._core.state
         state.seconds = now
-        news, self._pace.verdicts = self._core.take(), 0
+        news = self._core.take()
+        self._pace.begun(self.now())
         copy = self._writer.copy_of(state)
         last = Committed.of(state, copy) if copy is not None else None
         self._being_committed = (self._replies.take(), news, last, state.version, state.finished)
@@ -370,8 +371,8 @@ class AggregatorService:
         assert self._being_committed is not None
         replies, news, self._last, self._committed, self._committed_end = self._being_committed
         self._being_committed = None
-        self._pace.committed(self.now(), self._writer.lasted)
         self._answer(replies)
+        self._pace.committed(self.now())
         for version, metrics in news.measured.items():
             self._publisher.measured(version, metrics)
         for record in news.versions:

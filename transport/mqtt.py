@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import time
@@ -29,6 +30,7 @@ _CLOSE_SECONDS = 1.5
 # Publishes between two polls that are sent at once. More are a burst, as of replies after a commit: they go out
 # together at the next poll, because the broker would else be woken for every one of them.
 _ONE_BY_ONE = 8
+_NOT_IN_A_TOPIC = re.compile(r"[+#\0]")
 
 
 class MqttLink:
@@ -77,13 +79,10 @@ class MqttLink:
 
     def poll(self, timeout: float) -> Event | None:
         """The next event, or None."""
-        deadline = time.monotonic() + timeout
-        self._push()
-        while not self._events and self._selector is not None:
-            left = deadline - time.monotonic()
-            moved = self._work(0.0 if self._woken else max(left, 0.0))
-            if self._woken or left <= (-_PATIENCE_SECONDS if moved else 0.0):
-                break
+        if self._published:
+            self._push()
+        if not self._events:
+            self._await_event(time.monotonic() + timeout)
         self._woken = False
         if not self._events:
             return None
@@ -170,6 +169,13 @@ class MqttLink:
         self._selector = self._session = self._dial = self._wake_in = self._wake_out = None
         self._events.clear()
 
+    def _await_event(self, deadline: float) -> None:
+        while not self._events and self._selector is not None:
+            left = deadline - time.monotonic()
+            moved = self._work(0.0 if self._woken else max(left, 0.0))
+            if self._woken or left <= (-_PATIENCE_SECONDS if moved else 0.0):
+                return
+
     def _push(self) -> None:
         """Send what was published since the last time."""
         self._published = 0
@@ -254,6 +260,6 @@ class MqttLink:
 
 def _publishable(topic: str) -> bool:
     try:
-        return 0 < len(topic.encode()) < 65536 and not any(sign in topic for sign in "+#\0")
+        return 0 < len(topic.encode()) < 65536 and _NOT_IN_A_TOPIC.search(topic) is None
     except UnicodeEncodeError:
         return False

@@ -18,7 +18,7 @@ from fedmq.transport.mqtt_socket import Wire
 __all__ = ["MalformedPacketError", "Packet", "PacketReader", "Publish"]
 
 # What is read ahead of the owner at most, and the largest packet that is not a PUBLISH.
-_READ_AHEAD_BYTES = 128 * 1024
+_READ_AHEAD_BYTES = 256 * 1024
 _LENGTH_BYTES = 4
 _QOS, _QOS_1 = 0x06, 0x02  # bits of a PUBLISH's first byte
 _UINT16 = struct.Struct("!H")

@@ -28,6 +28,9 @@ IN_FLIGHT = 20
 _READS = 100
 _PUBACK = struct.Struct("!BBH")
 _PUBACK_FIRST = 0x40
+_PUBLISH_FIRST = 0x30
+# Of a packet whose length takes two bytes at most.
+_SMALL_BYTES = (1 << 14) - 1
 _TAKEN = ReasonCode(PacketTypes.PUBACK)
 _NO_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 # How long an MQTT 5 broker keeps a durable session after the connection ended.
@@ -84,6 +87,23 @@ class PahoClient(Client):
     def heard(self) -> None:
         """Something moves, so the answer to a PINGREQ may take its time: it can be behind a large message."""
         self._ping_t = 0.0
+
+    def send_once(self, topic: bytes, payload: bytes, retain: bool) -> bool:
+        """Send a small PUBLISH at QoS 0, past paho's queue and its callbacks; False, and nothing is sent, if it cannot.
+
+        paho takes three times as long for it, and an aggregator answers a thousand clients at once.
+        """
+        properties = b"\0" if self.protocol == MQTTProtocolVersion.MQTTv5 else b""
+        size = 2 + len(topic) + len(properties) + len(payload)
+        if size > _SMALL_BYTES or self.want_write():
+            return False
+        length = bytes((size,)) if size < 0x80 else bytes((size & 0x7F | 0x80, size >> 7))
+        first = bytes((_PUBLISH_FIRST | retain,))
+        try:
+            self._wire.send(b"".join((first, length, len(topic).to_bytes(2), topic, properties, payload)))
+        except OSError:  # paho meets it again, and says what it means
+            return False
+        return True
 
     def _create_socket(self) -> Wire:
         return self._wire

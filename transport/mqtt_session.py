@@ -131,12 +131,15 @@ class Session:
 
         False when all 65535 packet ids are waiting for their PUBACK.
         """
-        size = len(payload) + len(topic.encode()) + _HEADER_BYTES
+        name = topic.encode()
+        size = len(payload) + len(name) + _HEADER_BYTES
         if self._largest is not None and size > self._largest:
             raise TransportError(
                 f"{topic}: {len(payload)} bytes make a packet larger than the {self._largest} bytes that the broker "
                 f"at {self._settings.where} takes; send less at once, or raise its packet limit"
             )
+        if qos == 0 and self._client.send_once(name, payload, retain):
+            return True
         info = self._client.publish(topic, payload, qos, retain)
         taken = info.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
         if qos and taken:

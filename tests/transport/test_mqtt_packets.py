@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fedmq.transport.mqtt_packets import MalformedPacketError, Packet, PacketReader, Publish
 from fedmq.transport.mqtt_socket import PacketTooLargeError, Wire
 
-READ_AHEAD = 128 * 1024
+READ_AHEAD = 256 * 1024
 LIMIT = 8 << 20
 
 

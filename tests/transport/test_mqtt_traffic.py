@@ -57,7 +57,7 @@ def test_a_link_reads_no_more_ahead_than_one_read() -> None:
         for _ in range(500):
             expect(link, Message)
             ahead = [event for event in link._events if isinstance(event, Message)]
-            assert sum(len(message.payload) for message in ahead) <= 128 * 1024
+            assert sum(len(message.payload) for message in ahead) <= 256 * 1024
         link.close()
 
 
