@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedmq.aggregator.committed import Committed
+from fedmq.aggregator.commits import Commits, Done
 from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.disk_fault import DiskFault
+from fedmq.aggregator.evaluations import Evaluations
 from fedmq.aggregator.evaluator import Evaluator
 from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.gate import Gate, PresenceState
-from fedmq.aggregator.pace import Pace
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.replies import Replies
-from fedmq.aggregator.state import News, VersionRecord
+from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.vectors import Step, nothing
-from fedmq.aggregator.writer import Writer
 from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError, StoreError
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Later, Missing, Offer
@@ -36,12 +36,8 @@ __all__ = ["AggregatorService", "Ending"]
 log = logging.getLogger("fedmq.aggregator")
 
 _TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing that they do is finer than that
-_LAST_EVALUATION_SECONDS = 120.0  # that a finished run waits for its last evaluation
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that follows it ends within five
-_MOST_VERDICTS = 8192  # that wait for a slow commit; then nothing more is read until it is done
-_DISK_SECONDS = 1.0  # until a disk that failed is tried again; doubled each time
-_DISK_LONGEST = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +95,21 @@ class AggregatorService:
         self._incarnation = incarnation
         self._gate = Gate(link, topics, fence or Fence(incarnation), self._presence)
         self._reload = reload
-        self._evaluator = evaluator
+        self._evaluations = Evaluations(evaluator)
         self._step = step
         self._clock = clock
         self._begun = clock() - core.state.seconds
-        self._writer = Writer(store, link.wake, clock)
-        self._pace = Pace()
-        self._replies = Replies()  # that wait for the next commit
-        self._being_committed: tuple[Replies, News, Committed | None, int, str | None] | None = None
-        self._last: Committed | None = None  # a copy of what was committed last; None if the live state is that
-        self._committed = -1
-        self._committed_end: str | None = None
-        self._fault: str | None = None  # what is wrong with the disk
-        self._retry_at = 0.0
-        self._retry_after = _DISK_SECONDS
-        self._end_by: float | None = None
-        self._evaluated = -1
+        self._commits = Commits(store, link.wake, self.now)
+        self._disk = DiskFault()
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
         self._commit(self.now())
-        self._wait_for_commit(None)
+        self._tell(self._commits.take(None))
 
     @property
     def committed(self) -> int:
         """The newest version that is on the disk."""
-        return self._committed
+        return self._commits.version
 
     def now(self) -> float:
         """Seconds of the run."""
@@ -139,7 +125,7 @@ class AggregatorService:
             log.warning("disconnected reason=%r", event.reason)
             self._publisher.disconnected()
             self._gate.disconnected()
-            self._replies.clear()  # whoever waits for them will offer again
+            self._commits.replies.clear()  # whoever waits for them will offer again
         elif isinstance(event, Refused):
             log.error("refused topic=%s reason=%r", event.topic, event.reason)
 
@@ -147,39 +133,36 @@ class AggregatorService:
         """Do what is due; `idle` says that nothing waits to be read."""
         now = self.now()
         self._gate.tick(now)
+        commits, core = self._commits, self._core
         try:
-            if self._fault is not None:
+            if self._disk.why is not None:
                 self._try_disk(now)
                 return
-            self._core.tick(now)
-            self._take_evaluation(now)
-            self._wait_for_commit(0.0)
-            if self._is_news and not self._writer.busy:
-                wanted = self._publisher.due(self._core.state.version, self._core.state.finished, now)
-                if self._pace.due(now, idle=idle, wanted=wanted):
-                    self._commit(now)
+            core.tick(now)
+            self._evaluations.take(core, now)
+            self._tell(commits.take(0.0))
+            wanted = self._publisher.due(core.state.version, core.state.finished, now)
+            if commits.due(core, idle=idle, wanted=wanted):
+                self._commit(now)
         except StoreError as error:
             self._disk_failed(error, now)
             return
-        if not self._is_news and not self._writer.busy:
-            self._answer(self._replies.take())  # what was committed before
+        if commits.is_all(core):
+            self._answer(commits.replies.take())  # what was committed before
         self._show(now)
-        self._start_evaluation()
+        self._evaluations.start(commits, core)
         if self._core.state.finished is not None and self.ended is None:
             self._finish(now)
 
     def deadline(self) -> float | None:
         """When `tick` is due even if nothing happens, in seconds of the run."""
-        times, state = [self._core.deadline()], self._core.state
-        if not (self._is_news or self._writer.busy):
-            times.append(self._publisher.deadline(state.version, state.finished))
-        elif self._last is not None:
-            times.append(self._publisher.deadline(self._committed, self._committed_end))
-        if self._is_news and not self._writer.busy:
-            times.append(self._pace.deadline())
-        times.append(self._gate.deadline())
-        if self._fault is not None:
-            times = [] if self._writer.busy else [self._retry_at]  # the writer wakes the link
+        commits, core = self._commits, self._core
+        if self._disk.why is not None:
+            times: list[float | None] = [] if commits.busy else [self._disk.retry_at]  # the writer wakes the link
+        else:
+            times = [core.deadline(), commits.deadline(core), self._gate.deadline()]
+            if commits.may_show(core):
+                times.append(self._publisher.deadline(commits.version, commits.finished))
         return min((at for at in times if at is not None), default=None)
 
     def run(self) -> Ending:
@@ -191,7 +174,7 @@ class AggregatorService:
                 if self._asked is not None:
                     self.stop(self._asked)
                     break
-                if self._writer.busy and self._pace.verdicts >= _MOST_VERDICTS:
+                if self._commits.full:
                     time.sleep(0.01)  # the senders wait in TCP
                     self.tick(idle=False)
                     continue
@@ -230,16 +213,15 @@ class AggregatorService:
         if ending.code:
             self._leave(ending, quietly=True)
             return
-        until = self._clock() + _LAST_COMMIT_SECONDS
+        commits, until = self._commits, self._clock() + _LAST_COMMIT_SECONDS
         try:
-            self._wait_for_commit(max(0.0, until - self._clock()))
-            soon = self._clock() + self._writer.lasted < until and not self._writer.busy
-            if self._fault is None and self._is_news and soon:
+            self._tell(commits.take(max(0.0, until - self._clock())))
+            soon = self._clock() + commits.lasted < until and not commits.busy
+            if self._disk.why is None and commits.is_news(self._core) and soon:
                 self._commit(self.now())
-                self._wait_for_commit(max(0.0, until - self._clock()))
+                self._tell(commits.take(max(0.0, until - self._clock())))
         except StoreError as error:
             log.error("not committed, will be offered again: %s", error)
-            self._last = None
         else:
             self._show(self.now(), at_once=True)
         self._leave(ending)
@@ -247,13 +229,7 @@ class AggregatorService:
     @property
     def writing(self) -> bool:
         """Whether a commit is still being written."""
-        return self._writer.busy
-
-    @property
-    def _is_news(self) -> bool:
-        """Whether anything is in memory that is not on the disk."""
-        news, state = self._core.news, self._core.state
-        return bool(self._pace.verdicts or news.versions or news.measured or state.finished != self._committed_end)
+        return self._commits.busy
 
     def _leave(self, ending: Ending, *, quietly: bool = False) -> None:
         if self.ended is not None:
@@ -263,7 +239,7 @@ class AggregatorService:
             self._gate.say("offline")
         self._link.flush(1.0)
         self._link.close()
-        (log.info if ending.code == 0 else log.error)("stopped version=%d why=%r", self._committed, ending.why)
+        (log.info if ending.code == 0 else log.error)("stopped version=%d why=%r", self.committed, ending.why)
 
     def _may_begin(self) -> None:
         """The gate is open: take updates, and show what is committed."""
@@ -271,7 +247,7 @@ class AggregatorService:
         if self._core.strategy.cohort:
             self._link.subscribe(self._topics.statuses)
         self._publisher.connected()
-        log.info("connected run=%s version=%d", self._core.state.run, self._committed)
+        log.info("connected run=%s version=%d", self._core.state.run, self.committed)
         self._show(self.now(), at_once=True)  # before updates of it are judged: some strategies need its weights
         for message in self._gate.release():
             self._received(message)
@@ -281,8 +257,8 @@ class AggregatorService:
             state=state,
             run=self._core.state.run,
             incarnation=self._incarnation,
-            version=self._committed,
-            detail=(self._fault or "")[:2000],
+            version=self.committed,
+            detail=(self._disk.why or "")[:2000],
         )
 
     def _received(self, message: Message) -> None:
@@ -309,7 +285,7 @@ class AggregatorService:
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state
         if self._gate.complete:
-            why, replaced = self._gate.decide(state.run, self._committed, self._digest, state.accepted)
+            why, replaced = self._gate.decide(state.run, self.committed, self._digest, state.accepted)
             if replaced is not None and replaced not in state.replaced:
                 state.replaced.append(replaced)  # kept with the next commit
             if self._gate.open:
@@ -319,17 +295,16 @@ class AggregatorService:
 
     def _digest(self, codec: str) -> str | None:
         """Of the committed weights in a codec; None if they have moved since, or the codec is unknown."""
-        weights = self._last.weights if self._last else self._core.state.weights
-        if codec not in CODECS or (self._last is None and self._core.state.version != self._committed):
+        weights = self._commits.weights(self._core)
+        if codec not in CODECS or weights is None:
             return None
         return hashlib.sha256(codec_named(codec).encode(weights, self._core.state.layout)).hexdigest()
 
     def _judge(self, client_id: str, offer: Offer, body: memoryview) -> None:
-        if self._fault is not None:
-            seconds = max(self._retry_at - self.now(), 0.0) + _DISK_SECONDS
-            self._reply(client_id, Later(update=offer.update, reason="disk", seconds=seconds))
-            return
         now = self.now()
+        if self._disk.why is not None:
+            self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
+            return
         self._publisher.heard(client_id)
         judged = self._core.judged
         try:
@@ -342,10 +317,10 @@ class AggregatorService:
         if isinstance(answer, Missing):
             self._reply(client_id, answer)  # promises nothing
             return
-        self._replies.add(client_id, answer)
+        self._commits.replies.add(client_id, answer)
         if self._core.judged == judged:
             return  # the answer was committed before, or is about to be
-        self._pace.judged(now)
+        self._commits.judged()
         self._step("judged")
         if answer.verdict == "rejected":
             log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
@@ -353,29 +328,18 @@ class AggregatorService:
 
     def _commit(self, now: float) -> None:
         """Begin a commit of everything that is in memory; it may be done at once. Raises StoreError."""
-        state = self._core.state
-        state.seconds = now
-        news = self._core.take()
-        self._pace.begun(self.now())
-        copy = self._writer.copy_of(state)
-        last = Committed.of(state, copy) if copy is not None else None
-        self._being_committed = (self._replies.take(), news, last, state.version, state.finished)
-        if self._writer.begin(state, news, copy):
-            self._is_committed()
+        self._core.state.seconds = now
+        self._tell(self._commits.begin(self._core))
 
-    def _wait_for_commit(self, timeout: float | None) -> None:
-        if self._writer.busy and self._writer.take(timeout):
-            self._is_committed()
-
-    def _is_committed(self) -> None:
-        assert self._being_committed is not None
-        replies, news, self._last, self._committed, self._committed_end = self._being_committed
-        self._being_committed = None
-        self._answer(replies)
-        self._pace.committed(self.now())
-        for version, metrics in news.measured.items():
+    def _tell(self, done: Done | None) -> None:
+        """What follows from a commit that is done."""
+        if done is None:
+            return
+        self._answer(done.replies)
+        self._commits.told()
+        for version, metrics in done.news.measured.items():
             self._publisher.measured(version, metrics)
-        for record in news.versions:
+        for record in done.news.versions:
             at_work = self._core.state.tempo.clients_at_work
             log.info("version=%d updates=%d why=%s clients_at_work=%.1f",
                      record.version, len(record.updates), record.why, at_work)  # fmt: skip
@@ -385,27 +349,25 @@ class AggregatorService:
         """Forget everything since the last commit; go on from there when the disk works again."""
         if self._reload is None:
             raise error
-        first, self._fault = self._fault is None, str(error)
-        self._retry_at = now + self._retry_after
-        log.error("the disk failed, trying again in %.0f s: %s", self._retry_after, error)
-        self._retry_after = min(2 * self._retry_after, _DISK_LONGEST)
-        self._replies.clear()
-        self._being_committed, self._pace.verdicts = None, 0
+        first = self._disk.why is None
+        log.error("the disk failed, trying again in %.0f s: %s", self._disk.failed(str(error), now), error)
+        self._commits.forget()
         if first and self._gate.open:
             self._gate.say("online")  # with what is wrong
 
     def _try_disk(self, now: float) -> None:
         assert self._reload is not None
-        if not self._writer.busy:
-            if now < self._retry_at:
+        if not self._commits.busy:
+            if now < self._disk.retry_at:
                 return
             self._core = self._reload()
             self._commit(now)  # all of it, so that the disk is known to take it
-        self._wait_for_commit(0.0)
-        if self._writer.busy:
+        self._tell(self._commits.take(0.0))
+        if self._commits.busy:
             return
-        log.info("the disk works again version=%d", self._committed)
-        self._fault, self._retry_after, self._evaluated = None, _DISK_SECONDS, -1
+        log.info("the disk works again version=%d", self.committed)
+        self._disk.over()
+        self._evaluations.start_over()
         if self._gate.online:
             self._gate.say("online")
             self._may_begin()
@@ -423,52 +385,23 @@ class AggregatorService:
 
     def _show(self, now: float, *, at_once: bool = False) -> None:
         """Show what is committed, if it is due."""
-        live = not self._is_news and not self._writer.busy
-        if self._fault is not None or (not live and self._last is None):
+        commits, core = self._commits, self._core
+        if self._disk.why is not None or not commits.may_show(core):
             return
-        state = self._core.state
-        version, end = (state.version, state.finished) if live else (self._committed, self._committed_end)
-        if not (at_once or self._publisher.due(version, end, now)):
+        if not (at_once or self._publisher.due(commits.version, commits.finished, now)):
             return
-        committed = Committed.of(state) if live or self._last is None else self._last
-        received = self._publisher.publish(
-            committed, self._core.strategy.name, str(self._core.goal), now, at_once=at_once
-        )
+        committed = commits.committed(core)
+        received = self._publisher.publish(committed, core.strategy.name, str(core.goal), now, at_once=at_once)
         if received is not None:
             self._step("snapshot-sent")
-            self._core.published(committed.version, received, now)
-
-    def _take_evaluation(self, now: float) -> None:
-        result = self._evaluator.take() if self._evaluator else None
-        if result is None:
-            return
-        version, metrics = result
-        if isinstance(metrics, Exception):
-            log.error("evaluation failed version=%d error=%r", version, metrics)
-            return
-        self._core.measured(version, metrics, now)  # shown when that is committed
-
-    def _start_evaluation(self) -> None:
-        """Evaluate what is committed: anything else may be forgotten."""
-        if self._evaluator is None or not self._evaluator.idle or self._committed <= self._evaluated:
-            return
-        live = not self._is_news and not self._writer.busy
-        if live or self._last is not None:
-            weights = self._core.state.weights if live or self._last is None else self._last.weights
-            self._evaluated = self._committed
-            self._evaluator.start(self._committed, weights.copy())
+            core.published(committed.version, received, now)
 
     def _finish(self, now: float) -> None:
         """End when the last version is measured and devices can hear that the run is finished; until then, go on."""
-        if self._end_by is None:
-            self._end_by = now + _LAST_EVALUATION_SECONDS
-        state, evaluator = self._core.state, self._evaluator
-        if evaluator is not None and now < self._end_by:
-            if not evaluator.idle or self._evaluated < state.version:
-                return
-            self._take_evaluation(now)
-        if self._is_news or self._writer.busy:
+        if not self._evaluations.complete(self._core, now):
+            return
+        if not self._commits.is_all(self._core):
             return  # the next tick commits it
         self._show(now, at_once=True)
         if self._publisher.shows_end and self._link.flush(_LAST_WORD_SECONDS):
-            self.stop(Ending(0, f"finished: {state.finished}"))
+            self.stop(Ending(0, f"finished: {self._core.state.finished}"))

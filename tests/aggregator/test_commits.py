@@ -136,7 +136,7 @@ class Kitchen:
         self.disk.free.set()
         if self.service.ended is None:
             self.service._leave(Ending(0, "the test is over"))
-        self.service._writer.take(20)
+        self.service._commits._writer.take(20)
         self.store.close()
 
 
@@ -204,7 +204,7 @@ def test_what_is_shown_after_a_slow_commit_is_what_was_committed_and_not_what_ca
         assert run.disk.waits.wait(20)
         run.offer(1)
         run.disk.free.set()
-        run.service._writer._thread.join(20)  # type: ignore[union-attr]
+        run.service._commits._writer._thread.join(20)  # type: ignore[union-attr]
         run.disk.free.clear()  # the next commit hangs again
         run.until(lambda: run.shown()[0] == 1)
         assert run.shown()[1] == [1, 0, 0, 0]
@@ -293,7 +293,7 @@ def test_a_disk_that_works_again_while_the_broker_is_away_does_not_make_it_spin(
         run.broker.stop()
         run.pass_time(1.0)
         run.disk.broken = False
-        run.until(lambda: run.service._fault is None)
+        run.until(lambda: run.service._disk.why is None)
         deadline = run.service.deadline()
         assert deadline is None or deadline > run.service.now()
         run.broker.start()
@@ -325,7 +325,7 @@ def test_an_offer_that_is_repeated_while_a_commit_hangs_is_answered_once(tmp_pat
         run.until(run.disk.waits.is_set)
         for _ in range(50):
             run.offer(0, 1)
-        assert len(list(run.service._replies.messages(RUN, "b" * 32))) == 1
+        assert len(list(run.service._commits.replies.messages(RUN, "b" * 32))) == 1
         run.disk.free.set()
         run.until(lambda: 1 in run.receipts)
 
@@ -353,7 +353,7 @@ def test_only_what_is_committed_is_evaluated(tmp_path: Path) -> None:
             return None
 
     with kitchen(tmp_path) as run:
-        run.service._evaluator = asked = Asked()
+        run.service._evaluations._evaluator = asked = Asked()
         run.disk.free.clear()
         run.disk.waits.clear()
         run.offer(0)

@@ -219,6 +219,20 @@ def test_messages_of_one_publisher_keep_their_order(bench: Bench, federation: st
     assert [message.payload for message in take(reader, len(payloads))] == payloads
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_message_of_any_size_arrives_as_it_was_sent(bench: Bench, federation: str, qos: int) -> None:
+    """Around every size at which the length of a packet takes another byte, with the topic and without it."""
+    link = opened(bench.link(f"{federation}-a"))
+    topic = f"fedmq/{federation}/ä"
+    subscribed(link, topic)
+    near = [edge - over for edge in (1 << 7, 1 << 14) for over in range(-2, len(topic.encode()) + 8)]
+    sizes = [0, 1, *near, 70_000]
+    for size in sizes:
+        assert link.publish(topic, bytes(size), qos=qos)
+    assert [len(message.payload) for message in take(link, len(sizes))] == sizes
+    link.close()
+
+
 def test_a_large_message_arrives_whole(bench: Bench, federation: str) -> None:
     link = opened(bench.link(federation))
     subscribed(link, f"{federation}/a")
