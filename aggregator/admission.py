@@ -12,7 +12,9 @@ from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import Offer
 
-__all__ = ["Rules", "admit"]
+__all__ = ["Rules", "admit_body", "admit_header"]
+
+_SLACK_BYTES = 64 * 1024  # of an encoded update beyond its floats: heads, seeds and scales of any codec are far less
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,11 @@ class Rules:
     max_staleness: int | None = None
 
 
-def admit(offer: Offer, body: memoryview, rules: Rules, version: int, held: Container[int] | None) -> Vector:
-    """The update's vector, decoded: delta of the parameters, trained values of the statistics; float32 [layout.size].
+def admit_header(offer: Offer, rules: Rules, version: int, held: Container[int] | None) -> None:
+    """Refuse what can be refused before its bytes are here.
 
     Args:
         offer: its header; its client and its place in the ledger are checked already.
-        body: its bytes.
         rules: what this run takes.
         version: the present version.
         held: for strategies that mix, the versions whose weights the aggregator still has; None if it needs none.
@@ -63,6 +64,21 @@ def admit(offer: Offer, body: memoryview, rules: Rules, version: int, held: Cont
         raise ProtocolError("too_stale", f"staleness {staleness}, the plan's bound is {rules.max_staleness}")
     if held is not None and offer.base_version not in held:
         raise ProtocolError("unknown_base", f"the weights of base version {offer.base_version} are no longer held")
+    most = 4 * rules.layout.size + _SLACK_BYTES
+    if offer.size > most:
+        raise ProtocolError("malformed", f"{offer.size} bytes of update, no codec needs more than {most} here")
+    codec_named(offer.codec)
+
+
+def admit_body(offer: Offer, body: memoryview, rules: Rules) -> Vector:
+    """The vector of an update whose header is admitted, decoded; float32 [layout.size].
+
+    Delta of the parameters, trained values of the statistics.
+
+    Raises:
+        ProtocolError: it is refused; `reason` is what its sender reads.
+
+    """
     if len(body) != offer.size or hashlib.sha256(body).hexdigest() != offer.digest:
         raise ProtocolError("malformed", f"{len(body)} bytes of update do not have the announced size and digest")
     vector = codec_named(offer.codec).decode(body, rules.layout)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedmq.aggregator.admission import Rules, admit
+from fedmq.aggregator.admission import Rules, admit_body, admit_header
 from fedmq.aggregator.buffer import Folded, step
 from fedmq.aggregator.cohort import CohortState
 from fedmq.aggregator.goal import Goal
@@ -70,9 +70,10 @@ class AggregatorCore:
                 self.state.rejected[known.reason] += 1
                 self.judged += 1
             return known
-        if not body and offer.size:
-            return Missing(update=offer.update, ranges=((0, offer.size),))
         try:
+            self._admit_header(client_id, offer)
+            if not body and offer.size:
+                return Missing(update=offer.update, ranges=((0, offer.size),))
             receipt = self._accept(client_id, offer, body, now)
         except ProtocolError as refusal:
             receipt = self._refuse(offer, refusal)
@@ -135,17 +136,21 @@ class AggregatorCore:
         news, self.news = self.news, News()
         return news
 
-    def _accept(self, client_id: str, offer: Offer, body: memoryview, now: float) -> Receipt:
+    def _admit_header(self, client_id: str, offer: Offer) -> None:
         state, strategy = self.state, self.strategy
         if state.finished is not None:
             raise ProtocolError("late", f"the run is finished: {state.finished}")
-        vector = admit(offer, body, self.rules, state.version, state.bases if strategy.mixes else None)
+        admit_header(offer, self.rules, state.version, state.bases if strategy.mixes else None)
         if strategy.cohort:
             delivered = self._delivered()
             stale = f"trained from version {offer.base_version}, the cohort's is {state.version}"
             late = stale if offer.base_version != state.version else self.cohort.refusal(client_id, delivered)
             if late:
                 raise ProtocolError("late", late)
+
+    def _accept(self, client_id: str, offer: Offer, body: memoryview, now: float) -> Receipt:
+        state, strategy = self.state, self.strategy
+        vector = admit_body(offer, body, self.rules)
         staleness = state.version - offer.base_version
         weight, mass = strategy.weigh(Arrival(staleness, offer.num_samples, state.tempo.median_samples()))
         folded = Folded(client_id, offer.update, offer.base_version, staleness, weight, offer.num_samples)

@@ -28,6 +28,7 @@ class Fence:
     Attributes:
         open: whether updates may be taken, in this connection.
         replaced: the run whose head it found, if that was another's and may be overwritten.
+        shown: the head that it found in this connection.
 
     """
 
@@ -39,6 +40,7 @@ class Fence:
     ) -> None:
         self.open = False
         self.replaced: str | None = None
+        self.shown: Head | None = None
         self._incarnation = incarnation
         self._replaces = replaces
         self._connections = 0
@@ -57,7 +59,7 @@ class Fence:
         self._connections += 1
         self._doubt = False
         self._head = None
-        self._progress = None
+        self.shown = self._progress = None
         self._unreadable = ""
         self._unmarked = set()
 
@@ -127,6 +129,7 @@ class Fence:
             return None
         self._passed = True
         head, self._head = self._head, None
+        self.shown = head
         progress, self._progress = self._progress, None
         other = next((shown for shown in (head, progress) if shown is not None and shown.run != run), None)
         if self._unreadable and self._replaces is not None:

@@ -58,6 +58,11 @@ class Gate:
         """Whether it is open in a connection that is there."""
         return self._fence.open and self._connected
 
+    @property
+    def shown(self) -> Head | None:
+        """The head that the broker showed when it was decided."""
+        return self._fence.shown
+
     def connected(self, now: float) -> None:
         """Look first who else was here."""
         self._connected, self.complete = True, False

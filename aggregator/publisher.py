@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import OrderedDict, deque
+from pathlib import Path
 
 from fedmq.aggregator.committed import Committed
+from fedmq.aggregator.snapshots import Snapshots
 from fedmq.schemas.codecs import Codec
 from fedmq.schemas.layout import Vector
-from fedmq.schemas.messages import Head, LayoutNotice, Metrics, Progress
+from fedmq.schemas.messages import Head, LayoutNotice, Metrics, Need, Progress
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
@@ -16,8 +19,11 @@ from fedmq.transport.link import Link
 
 __all__ = ["Publisher"]
 
+log = logging.getLogger("fedmq.aggregator")
+
 _PROGRESS_INTERVAL = 1.0
 _RATE_SECONDS = 30.0
+_PAUSE = 10  # times as long as a snapshot in parts took, until the next one
 _CLIENTS = 100  # named in the progress: those heard last
 
 
@@ -27,12 +33,18 @@ class Publisher:
     A thousand versions a second are not a thousand broadcasts.
     """
 
-    def __init__(self, link: Link, topics: Topics, plan: Plan, codec: Codec, interval: float) -> None:
+    def __init__(
+        self, link: Link, topics: Topics, plan: Plan, codec: Codec, interval: float, folder: Path | None = None
+    ) -> None:
         self._link = link
         self._topics = topics
         self._plan = plan
         self._codec = codec
         self._interval = interval
+        self._snapshots = Snapshots(link, topics, folder)
+        self._coming: tuple[int, str] | None = None  # version and state of the head whose parts are on their way
+        self._pause = 0.0  # after a snapshot in parts: publishing takes no more than a tenth of the time
+        self._on_broker: Head | None = None  # from before
         self._connected = False
         self._shown: tuple[int, str] | None = None  # version and state of the head that is out
         self._shown_at = float("-inf")
@@ -47,15 +59,33 @@ class Publisher:
         """Whether the head that is out says that the run is finished."""
         return self._connected and self._shown is not None and self._shown[1] == "finished"
 
-    def connected(self) -> None:
-        """The broker may have forgotten everything: show it again."""
+    def connected(self, shown: Head | None = None) -> None:
+        """The broker may have forgotten everything: show it again, but for a snapshot in parts that it still shows."""
         self._connected = True
+        self._on_broker = shown
+        self._snapshots.left(shown)
         self._shown = self._progress = None
         self._shown_at = self._progress_at = float("-inf")
 
     def disconnected(self) -> None:
         """Nothing can be shown."""
         self._connected = False
+        self._coming = None
+        self._snapshots.disconnected()
+
+    def need(self, client_id: str, need: Need, now: float) -> None:
+        """A device reads a snapshot in parts, misses some of them, or is done."""
+        self._snapshots.need(client_id, need, now)
+
+    def work(self, now: float) -> None:
+        """Go on with a snapshot in parts, and show its head when they are all out."""
+        out = self._snapshots.work(now) if self._connected else None
+        if out is None:
+            return
+        head, took = out
+        if self._link.publish(self._topics.model, encode(head), retain=True):
+            self._shown, self._shown_at, self._pause = self._coming, now, _PAUSE * took
+        self._coming = None
 
     def heard(self, client_id: str) -> None:
         """A client made an offer."""
@@ -78,7 +108,14 @@ class Publisher:
         if not self._connected:
             return None
         progress = self._progress_at + _PROGRESS_INTERVAL
-        return min(progress, self._shown_at + self._interval) if self._shown != _look(version, finished) else progress
+        look = _look(version, finished)
+        if self._coming is not None or self._shown == look:
+            return progress
+        return min(progress, self._shown_at + max(self._interval, self._pause))
+
+    def work_deadline(self) -> float | None:
+        """When `work` is due, whatever is committed."""
+        return self._snapshots.deadline() if self._connected else None
 
     def publish(
         self, committed: Committed, strategy: str, goal: str, now: float, *, at_once: bool = False
@@ -93,17 +130,18 @@ class Publisher:
             return None
         received = None
         look = _look(committed.version, committed.finished)
-        if self._shown != look and (at_once or now >= self._shown_at + self._interval):
+        due = at_once or now >= self._shown_at + max(self._interval, self._pause)
+        if self._shown != look and self._coming is None and due:
             body = self._codec.encode(committed.weights, committed.layout)
-            if self._publish_head(committed, body):
-                self._shown, self._shown_at = look, now
+            if self._publish_snapshot(committed, body, look, now):
                 # Deltas refer to what devices decode, not to what was encoded.
                 received = self._codec.decode(body, committed.layout)
         if at_once or now >= self._progress_at + _PROGRESS_INTERVAL:
             self._publish_progress(committed, strategy, goal, now)
         return received
 
-    def _publish_head(self, committed: Committed, body: bytes) -> bool:
+    def _publish_snapshot(self, committed: Committed, body: bytes, look: tuple[int, str], now: float) -> bool:
+        """Show a snapshot, or begin to; False if there is no connection."""
         head = Head(
             run=committed.run,
             version=committed.version,
@@ -114,10 +152,39 @@ class Publisher:
             size=len(body),
             digest=hashlib.sha256(body).hexdigest(),
         )
+        before, self._on_broker = self._on_broker, None
         if self._shown is None:
-            notice = LayoutNotice(run=committed.run, digest=committed.layout.digest)
-            self._link.publish(self._topics.layout, encode(notice, committed.layout.encoded), retain=True)
-        return self._link.publish(self._topics.model, encode(head, body), retain=True)
+            self._publish_layout(committed)
+        if self._snapshots.fits(len(body)):
+            self._snapshots.clear()
+            if not self._link.publish(self._topics.model, encode(head, body), retain=True):
+                return False
+            self._shown, self._shown_at, self._pause = look, now, 0.0
+        elif (known := self._known_parts(head, before)) is not None:
+            if not self._link.publish(self._topics.model, encode(known), retain=True):
+                return False
+            self._snapshots.adopt(known, memoryview(body), now)
+            self._shown, self._shown_at = look, now
+        else:
+            self._snapshots.begin(head, memoryview(body), now)
+            self._coming = look
+        return True
+
+    def _known_parts(self, head: Head, before: Head | None) -> Head | None:
+        """The head with its slot if its parts are out: from before, or of the same version when the run ends."""
+        for known in (before, self._snapshots.newest):
+            if known is not None and known.slot is not None:
+                there = head.model_copy(update={"slot": known.slot, "part_bytes": known.part_bytes})
+                if known.model_copy(update={"state": head.state}) == there:
+                    return there
+        return None
+
+    def _publish_layout(self, committed: Committed) -> None:
+        notice = encode(LayoutNotice(run=committed.run, digest=committed.layout.digest), committed.layout.encoded)
+        if len(notice) > self._link.max_message_bytes:
+            log.warning("layout not published bytes=%d: clients that cannot compute it cannot take part", len(notice))
+            return
+        self._link.publish(self._topics.layout, notice, retain=True)
 
     def _publish_progress(self, committed: Committed, strategy: str, goal: str, now: float) -> None:
         self._rates.append((now, committed.accepted))

@@ -23,10 +23,11 @@ from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.replies import Replies
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
+from fedmq.aggregator.transfers import Transfers
 from fedmq.aggregator.vectors import Step, nothing
 from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError, StoreError
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Later, Missing, Offer
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Later, Missing, Need, Offer, Part, UpdateId
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
@@ -59,6 +60,7 @@ class AggregatorService:
         incarnation: random for each process start.
         fence: what it may overwrite; nothing of another run if None.
         store: what keeps; nothing is kept if None.
+        transfers: takes updates that come in parts; None for links on which any message fits.
         reload: a core that goes on from the last commit, for when the disk failed; without it a failure is the end.
         evaluator: the aggregator's own evaluation.
         step: called after each step of what happens to an update, with its name.
@@ -80,6 +82,7 @@ class AggregatorService:
         incarnation: str,
         fence: Fence | None = None,
         store: Store | None = None,
+        transfers: Transfers | None = None,
         reload: Callable[[], AggregatorCore] | None = None,
         evaluator: Evaluator | None = None,
         step: Step = nothing,
@@ -94,6 +97,7 @@ class AggregatorService:
         self._publisher = publisher
         self._incarnation = incarnation
         self._gate = Gate(link, topics, fence or Fence(incarnation), self._presence)
+        self._transfers = transfers
         self._reload = reload
         self._evaluations = Evaluations(evaluator)
         self._step = step
@@ -133,6 +137,7 @@ class AggregatorService:
         """Do what is due; `idle` says that nothing waits to be read."""
         now = self.now()
         self._gate.tick(now)
+        self._publisher.work(now)
         commits, core = self._commits, self._core
         try:
             if self._disk.why is not None:
@@ -160,7 +165,7 @@ class AggregatorService:
         if self._disk.why is not None:
             times: list[float | None] = [] if commits.busy else [self._disk.retry_at]  # the writer wakes the link
         else:
-            times = [core.deadline(), commits.deadline(core), self._gate.deadline()]
+            times = [core.deadline(), commits.deadline(core), self._gate.deadline(), self._publisher.work_deadline()]
             if commits.may_show(core):
                 times.append(self._publisher.deadline(commits.version, commits.finished))
         return min((at for at in times if at is not None), default=None)
@@ -246,7 +251,7 @@ class AggregatorService:
         self._link.subscribe(self._topics.updates)
         if self._core.strategy.cohort:
             self._link.subscribe(self._topics.statuses)
-        self._publisher.connected()
+        self._publisher.connected(self._gate.shown)
         log.info("connected run=%s version=%d", self._core.state.run, self.committed)
         self._show(self.now(), at_once=True)  # before updates of it are judged: some strategies need its weights
         for message in self._gate.release():
@@ -276,11 +281,16 @@ class AggregatorService:
             if not self._gate.open:
                 self._gate.hold(message)
                 return
-            offer, body = decode(message.payload, Offer)
+            said, body = decode(message.payload, Offer, Part, Need)
+            if isinstance(said, Part):
+                self._take_part(client_id, said, body)
+            elif isinstance(said, Need):
+                self._publisher.need(client_id, said, self.now())
         except ProtocolError as error:
             log.warning("ignored topic=%s reason=%s detail=%r", topic, error.reason, str(error))
             return
-        self._judge(client_id, offer, body)
+        if isinstance(said, Offer):
+            self._judge(client_id, said, body)
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state
@@ -315,8 +325,10 @@ class AggregatorService:
             refusal = ProtocolError("internal", f"the aggregator failed: {type(error).__name__}")
             answer = self._core.refuse(client_id, offer, refusal)
         if isinstance(answer, Missing):
-            self._reply(client_id, answer)  # promises nothing
+            self._ask(client_id, offer, answer, now)
             return
+        if self._transfers is not None:
+            self._transfers.judged(client_id, offer)
         self._commits.replies.add(client_id, answer)
         if self._core.judged == judged:
             return  # the answer was committed before, or is about to be
@@ -325,6 +337,37 @@ class AggregatorService:
         if answer.verdict == "rejected":
             log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
                         client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
+
+    def _ask(self, client_id: str, offer: Offer, answer: Missing, now: float) -> None:
+        """Have the bytes of an update sent, or judge it if they have come before. None of it promises anything."""
+        try:
+            asked = answer if self._transfers is None else self._transfers.ask(client_id, offer, now)
+        except StoreError as error:
+            self._no_room(client_id, offer.update, error)
+            return
+        if isinstance(asked, memoryview):
+            self._judge(client_id, offer, asked)
+        else:
+            self._reply(client_id, asked)
+
+    def _take_part(self, client_id: str, part: Part, body: memoryview) -> None:
+        if self._transfers is None or self._disk.why is not None:
+            return
+        now = self.now()
+        self._publisher.heard(client_id)
+        try:
+            answer = self._transfers.take(client_id, part, body, now)
+        except StoreError as error:
+            self._no_room(client_id, part.update, error)
+            return
+        if isinstance(answer, Offer):
+            self._judge(client_id, answer, memoryview(b""))
+        elif answer is not None:
+            self._reply(client_id, answer)
+
+    def _no_room(self, client_id: str, update: UpdateId, error: StoreError) -> None:
+        log.error("a part was not kept client=%s: %s", client_id, error)
+        self._reply(client_id, Later(update=update, reason="disk", seconds=self._disk.offer_again(self.now())))
 
     def _commit(self, now: float) -> None:
         """Begin a commit of everything that is in memory; it may be done at once. Raises StoreError."""
@@ -335,6 +378,8 @@ class AggregatorService:
         """What follows from a commit that is done."""
         if done is None:
             return
+        if self._transfers is not None:
+            self._transfers.committed()
         self._answer(done.replies)
         self._commits.told()
         for version, metrics in done.news.measured.items():
@@ -352,6 +397,8 @@ class AggregatorService:
         first = self._disk.why is None
         log.error("the disk failed, trying again in %.0f s: %s", self._disk.failed(str(error), now), error)
         self._commits.forget()
+        if self._transfers is not None:
+            self._transfers.forgotten()
         if first and self._gate.open:
             self._gate.say("online")  # with what is wrong
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Receipt, Reply, UpdateId
+from fedmq.edge_client.upload import Piece, Upload
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Missing, Offer, Receipt, Reply, UpdateId
 
 __all__ = [
     "Action",
@@ -20,6 +21,7 @@ __all__ = [
     "Follow",
     "Renew",
     "SendOffer",
+    "SendPart",
     "Stop",
     "Train",
 ]
@@ -65,10 +67,19 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class SendOffer:
-    """Offer the update with this sequence number, with its bytes or without."""
+    """Offer the update with this sequence number, with its bytes or without; numbered if it goes in parts."""
 
     sequence: int
     with_body: bool
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendPart:
+    """Send these bytes of the update with this sequence number."""
+
+    sequence: int
+    piece: Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,7 @@ class Stop:
     why: str
 
 
-Action = Follow | AskLayout | AskPresence | Train | SendOffer | Delete | Renew | Stop
+Action = Follow | AskLayout | AskPresence | Train | SendOffer | SendPart | Delete | Renew | Stop
 
 
 @dataclass(slots=True)
@@ -103,11 +114,13 @@ class _Pending:
 
     update: UpdateId
     digest: str
+    size: int
     next_at: float
-    with_body: bool
+    with_body: bool  # with the next offer, if they fit into one message
     delay: float = _OFFER_AFTER
     unanswered: bool = False
     crowded: bool = False  # due, but too many are on their way
+    upload: Upload | None = None  # of an update that goes in parts
 
 
 class ClientCore:
@@ -117,11 +130,17 @@ class ClientCore:
         incarnation: random for each process start.
         randomness: for jitter.
         pending: what the outbox holds from before.
+        window: parts on their way at a time, at most.
+
+    Attributes:
+        part_bytes: of an update that fit into one message now; its owner keeps this right.
 
     """
 
-    def __init__(self, incarnation: str, randomness: random.Random, pending: list[Offer]) -> None:
+    def __init__(self, incarnation: str, randomness: random.Random, pending: list[Offer], *, window: int = 8) -> None:
         self.training: Head | None = None
+        self.part_bytes = 1 << 28
+        self._window = window
         self._incarnation = incarnation
         self._random = randomness
         self._connected = False
@@ -136,12 +155,13 @@ class ClientCore:
         self._ask_at = 0.0
         self._ask_delay = _ASK_AFTER
         self._takeovers: list[float] = []
-        self._renewing: dict[int, str] = {}  # digests of updates that are to have another id
+        self._renewing: dict[int, tuple[str, int]] = {}  # digests and sizes of updates that are to have another id
         self._connections = 0
         self._rival_counted = False  # in this connection
         # It may have been sent before: the aggregator asks for the bytes if it does not have them.
         self._pending = {
-            offer.update.sequence: _Pending(offer.update, offer.digest, 0.0, with_body=False) for offer in pending
+            offer.update.sequence: _Pending(offer.update, offer.digest, offer.size, 0.0, with_body=False)
+            for offer in pending
         }
 
     @property
@@ -161,6 +181,9 @@ class ClientCore:
         self._rival_counted = False
         self._aggregator = None
         self._hold = None
+        for pending in self._pending.values():
+            if pending.upload is not None:
+                pending.upload.cut_off()
         self._ask_delay = _ASK_AFTER
         self._ask_later(now)
         self._greet(now)
@@ -177,6 +200,11 @@ class ClientCore:
             self._greet(now)
         self._aggregator = heard
         return self.tick(now)
+
+    def wants(self, head: Head) -> bool:
+        """Whether the weights of this snapshot are worth taking in parts: it is new, and the run goes on."""
+        newest = self._head
+        return head.state != "finished" and (newest is None or newest.run != head.run or head.version > newest.version)
 
     def head(self, head: Head, fits: bool | None, now: float) -> list[Action]:
         """A snapshot is there.
@@ -210,7 +238,7 @@ class ClientCore:
         self._failures = 0
         for sequence in dropped:
             self._pending.pop(sequence, None)
-        self._pending[offer.update.sequence] = _Pending(offer.update, offer.digest, now, with_body=True)
+        self._pending[offer.update.sequence] = _Pending(offer.update, offer.digest, offer.size, now, with_body=True)
         wait = min(self.training.plan.retrain_after * 2 ** min(self._again, _DOUBLINGS), _RETRAIN_LONGEST)
         self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
         self.training = None
@@ -236,7 +264,7 @@ class ClientCore:
             # At once, so that the same receipt again is nothing: renewed twice, the update would count twice.
             del self._pending[receipt.update.sequence]
             if receipt.reason == "id_reused":
-                self._renewing[receipt.update.sequence] = pending.digest
+                self._renewing[receipt.update.sequence] = (pending.digest, pending.size)
                 actions.append(Renew(receipt.update.sequence))
                 continue
             actions.append(Delete(receipt.update.sequence, receipt))
@@ -252,8 +280,12 @@ class ClientCore:
                 pending.unanswered = False
         for missing in reply.missing:
             pending = self._find(missing.update)
-            if pending is not None and missing.ranges:
+            if pending is None or not missing.ranges:
+                continue
+            if pending.size <= self.part_bytes:
                 pending.next_at, pending.with_body, pending.unanswered = now, True, False
+            else:
+                actions += self._upload(missing, pending, now)
         answered = {r.update.sequence for r in reply.receipts} | {later.update.sequence for later in reply.later}
         if self._hold is not None and self._hold[0] in answered:
             self._hold = (self._hold[0], now)
@@ -261,7 +293,7 @@ class ClientCore:
 
     def renewed(self, update: UpdateId, now: float) -> list[Action]:
         """An update has another id now; it was never judged under it."""
-        self._pending[update.sequence] = _Pending(update, self._renewing.pop(update.sequence), now, with_body=True)
+        self._pending[update.sequence] = _Pending(update, *self._renewing.pop(update.sequence), now, with_body=True)
         return self.tick(now)
 
     def own_status(self, status: ClientStatus, now: float) -> list[Action]:
@@ -335,12 +367,25 @@ class ClientCore:
             if len(on_their_way) >= _UNANSWERED:
                 pending.next_at, pending.crowded = min(on_their_way), True  # when the first of them is given up
                 continue
-            actions.append(SendOffer(sequence, pending.with_body))
+            fits = pending.size <= self.part_bytes
+            if not fits and pending.upload is None:
+                pending.upload = Upload()
+            number = pending.upload.offered() if pending.upload is not None and not fits else None
+            actions.append(SendOffer(sequence, pending.with_body and fits, number))
             pending.next_at = now + pending.delay * self._random.uniform(0.75, 1.25)
             pending.delay = min(2 * pending.delay, _OFFER_LONGEST)
             pending.with_body, pending.unanswered, pending.crowded = False, True, False
             on_their_way.append(pending.next_at)
         return actions
+
+    def _upload(self, missing: Missing, pending: _Pending, now: float) -> list[Action]:
+        upload = pending.upload = pending.upload or Upload()
+        # On a slow link the answers come slowly; asking for them more often would only take room from the parts.
+        since_last = now - upload.told_at if upload.told_at is not None else 0.0
+        pending.delay = min(max(_OFFER_AFTER, 2 * since_last), _OFFER_LONGEST)
+        pending.next_at, pending.unanswered = now + pending.delay * self._random.uniform(1.0, 1.5), False
+        upload.told(missing, self.part_bytes, now)
+        return [SendPart(missing.update.sequence, piece) for piece in upload.pieces(self._window)]
 
     def _greet(self, now: float) -> None:
         """Have everything offered soon, not at once: a whole fleet may have heard the same."""

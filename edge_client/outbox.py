@@ -19,6 +19,7 @@ import safetensors.numpy
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
+from fedmq.edge_client.bodies import BodyFiles
 from fedmq.edge_client.training import LocalState
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.messages import Offer, UpdateId
@@ -33,8 +34,12 @@ One less than what the aggregator's ledger remembers of an outbox, so that no up
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS entry (sequence INTEGER PRIMARY KEY, offer TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS entry (
+    sequence INTEGER PRIMARY KEY, offer TEXT NOT NULL,
+    body BLOB NOT NULL); -- empty if it lies in a file of its own
 """
+_IN_A_FILE_BYTES = 1 << 20
+"""What is larger has a file of its own."""
 
 
 class Outbox:
@@ -53,6 +58,7 @@ class Outbox:
     def __init__(self, folder: Path | None, *, most_bytes: int = 1 << 30, new_id: Any = None) -> None:
         self._new_id = new_id or (lambda: os.urandom(16).hex())
         self._most_bytes = most_bytes
+        self._files = BodyFiles(folder) if folder else None
         self._where = f"device folder {folder}" if folder else "outbox"
         self._lock = _locked(folder) if folder else None
         try:
@@ -67,7 +73,10 @@ class Outbox:
             self._db.execute("PRAGMA secure_delete = OFF")
             self._db.executescript(_SCHEMA)
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('outbox_id', ?), ('next', 0)", (self._new_id(),))
-        except sqlite3.Error as error:
+            if self._files is not None:
+                here = {sequence for (sequence,) in self._db.execute("SELECT sequence FROM entry")}
+                self._files.remove_all_but(here)
+        except (sqlite3.Error, OSError) as error:
             if self._lock:
                 self._lock.close()
             raise StoreError(f"{self._where}: outbox.sqlite cannot be used: {error}") from error
@@ -91,6 +100,9 @@ class Outbox:
             update = UpdateId(outbox_id=self._meta("outbox_id"), sequence=self._meta("next"))
             offer = offer.model_copy(update={"update": update})
             text = offer.model_dump_json(exclude_none=True)
+            if self._files is not None and len(body) > _IN_A_FILE_BYTES:
+                self._files.write(update.sequence, body)
+                body = b""
             execute("INSERT INTO entry VALUES (?, ?, ?)", (update.sequence, text, body))
             execute("UPDATE meta SET value = ? WHERE key = 'next'", (update.sequence + 1,))
             if local:
@@ -99,6 +111,8 @@ class Outbox:
             dropped = self._overflowing()
             for sequence in dropped:
                 execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
+        for sequence in dropped:
+            self._remove_file(sequence)
         return offer, dropped
 
     def pending(self) -> list[Offer]:
@@ -112,10 +126,14 @@ class Outbox:
         with self._translated():
             return Offer.model_validate_json(self._one("offer", sequence))
 
-    def body(self, sequence: int) -> bytes:
-        """The encoded update."""
+    def body(self, sequence: int, start: int = 0, end: int | None = None) -> bytes:
+        """The encoded update, or its bytes from `start` up to, not including, `end`."""
+        size = self.offer(sequence).size
+        end = size if end is None else end
         with self._translated():
-            return bytes(self._one("body", sequence))
+            if self._files is not None and size > _IN_A_FILE_BYTES:
+                return self._files.read(sequence, start, end)
+            return bytes(self._one("body", sequence))[start:end]
 
     def delete(self, sequence: int, *, forgotten: bool = False) -> None:
         """Let an update go: it has its verdict.
@@ -132,6 +150,7 @@ class Outbox:
             if left is not None and left == self._meta("outbox_id"):
                 execute("UPDATE meta SET value = ? WHERE key = 'outbox_id'", (self._new_id(),))
             execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
+        self._remove_file(sequence)
 
     def renew(self, sequence: int) -> Offer:
         """Give this update, and all later ones, a new outbox id: the old one was used elsewhere."""
@@ -165,7 +184,8 @@ class Outbox:
         return row[0]
 
     def _overflowing(self) -> list[int]:
-        rows = self._db.execute("SELECT sequence, length(body) FROM entry ORDER BY sequence DESC").fetchall()
+        sizes = "SELECT sequence, json_extract(offer, '$.size') FROM entry ORDER BY sequence DESC"
+        rows = self._db.execute(sizes).fetchall()
         newest, dropped, total = rows[0][0], [], 0
         for sequence, size in rows:
             total += size
@@ -173,6 +193,10 @@ class Outbox:
             if sequence <= newest - MOST_UPDATES or (sequence < newest and total > self._most_bytes):
                 dropped.append(sequence)
         return dropped
+
+    def _remove_file(self, sequence: int) -> None:
+        if self._files is not None:
+            self._files.remove(sequence)
 
     def _meta(self, key: str) -> Any:
         with self._translated():
@@ -195,7 +219,7 @@ class Outbox:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._where}: {error}; is the disk full or read-only?") from error
         except (SafetensorError, TypeError, ValidationError) as error:
             raise StoreError(f"{self._where}: outbox.sqlite is damaged, move it away: {error}") from error

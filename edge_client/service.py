@@ -16,12 +16,15 @@ from fedmq.edge_client.core import (
     Follow,
     Renew,
     SendOffer,
+    SendPart,
     Stop,
     Train,
 )
+from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Runner
 from fedmq.edge_client.training import Outcome, Training
+from fedmq.edge_client.upload import Piece
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError, FedMQError, ProtocolError, TransportError
 from fedmq.schemas.layout import Layout
@@ -31,9 +34,11 @@ from fedmq.schemas.messages import (
     Head,
     LayoutNotice,
     Offer,
+    Part,
     Reply,
     UpdateId,
 )
+from fedmq.schemas.parts import part_bytes
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused, Will
@@ -44,6 +49,7 @@ log = logging.getLogger("fedmq.client")
 
 _QUIET_SECONDS = 5.0  # without a model until that is said
 _STATUS_INTERVAL = 0.5  # seconds between two statuses at least: they are for people
+_SLACK_BYTES = 64 * 1024  # of encoded weights beyond their floats, at most
 _UNASSIGNED = UpdateId(outbox_id="0" * 32, sequence=0)  # until the outbox gives the update its id
 
 
@@ -65,6 +71,7 @@ class ClientService:
         outbox: what keeps.
         training: what trains.
         runner: where it trains.
+        fetch: what takes models that come in parts.
         step: called after each step of what happens to an update, with its name.
         clock: seconds.
 
@@ -85,6 +92,7 @@ class ClientService:
         outbox: Outbox,
         training: Training,
         runner: Runner,
+        fetch: Fetch,
         step: Callable[[str], None] = lambda name: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -98,6 +106,7 @@ class ClientService:
         self._outbox = outbox
         self._training = training
         self._runner = runner
+        self._fetch = fetch
         self._step = step
         self._clock = clock
         self._snapshot: tuple[memoryview, Layout] | None = None  # the weights of the core's newest head
@@ -132,6 +141,7 @@ class ClientService:
         if isinstance(event, Message):
             self._received(event, now)
         elif isinstance(event, Connected):
+            self._core.part_bytes = part_bytes(self._link.max_message_bytes)
             # The own status before the first publish: what is retained there may be another process's.
             topics = self._topics
             own = (topics.status(self._client_id), topics.aggregator, topics.reply(self._client_id))
@@ -139,6 +149,7 @@ class ClientService:
             self._connected = True
             self._say(connection=self._status.connection + 1)
             self._perform(self._core.connected(now), now)
+            self._fetch.connected(now)
             self._quiet_at = now + _QUIET_SECONDS if self._core.newest is None else None
             log.info("connected client=%s federation=%s", self._client_id, self._topics.federation)
         elif isinstance(event, Disconnected):
@@ -156,6 +167,7 @@ class ClientService:
         if result is not None:
             self._finish_job(result, now)
         self._perform(self._core.tick(now), now)
+        self._fetch.tick(now)
         if self._quiet_at is not None and now >= self._quiet_at:
             self._quiet_at = None
             if self._core.newest is None:
@@ -167,7 +179,7 @@ class ClientService:
 
     def deadline(self) -> float | None:
         """When `tick` is due."""
-        times = [self._core.deadline()]
+        times = [self._core.deadline(), self._fetch.deadline()]
         if self._connected and self._status != self._status_sent:
             times.append(self._status_at + _STATUS_INTERVAL)
         return min((at for at in times if at is not None), default=None)
@@ -213,7 +225,7 @@ class ClientService:
         topics, topic = self._topics, message.topic
         if not message.payload:
             return  # a retained message that was cleared
-        if topic in (topics.model, topics.layout, topics.reply(self._client_id)):
+        if topic not in (topics.aggregator, topics.status(self._client_id)):
             self._say(downlink_bytes=self._status.downlink_bytes + len(message.payload))
         try:
             if topic == topics.model:
@@ -234,6 +246,8 @@ class ClientService:
                 self._learn(notice, body, now)
             elif topic == topics.status(self._client_id):
                 self._perform(self._core.own_status(decode(message.payload, ClientStatus)[0], now), now)
+            elif self._fetch.take(topic, message.payload, now):
+                self._take_fetched(now)
         except ProtocolError as error:
             log.error(
                 "ignored client=%s topic=%s reason=%s detail=%r", self._client_id, topic, error.reason, str(error)
@@ -241,6 +255,35 @@ class ClientService:
             self._say(detail=f"a message on {topic} is ignored: {error}"[:2000])
 
     def _hear(self, head: Head, body: memoryview, now: float) -> None:
+        """A head was heard, with its weights; or with their place, if they come in parts."""
+        if head.slot is None:
+            self._consider(head, body, now)
+            return
+        layout = self._training.layout(head.plan) or self._announced
+        if head.state == "finished" or layout is None or layout.digest != head.layout:
+            self._perform(self._core.head(head, None if layout is None else layout.digest == head.layout, now), now)
+            self._unfitting = (head, body)
+        elif self._core.wants(head) and not self._fetch.is_of(head):
+            if head.part_bytes is None or head.size > 4 * layout.size + _SLACK_BYTES:
+                raise ProtocolError("malformed", f"a head of {head.size} bytes in parts of {head.part_bytes}")
+            log.info("taking client=%s version=%d bytes=%d in parts", self._client_id, head.version, head.size)
+            self._fetch.want(head, now)
+        self._take_fetched(now)
+
+    def _take_fetched(self, now: float) -> None:
+        """Use the snapshot that has come in parts, if it is whole and there is no job."""
+        if self._core.training is not None:
+            return
+        fetched = self._fetch.ready()
+        if fetched is None or not self._core.wants(fetched[0]):
+            return
+        try:
+            self._consider(*fetched, now)
+        except ProtocolError as error:
+            log.error("ignored client=%s version=%d detail=%r", self._client_id, fetched[0].version, str(error))
+            self._fetch.discard()
+
+    def _consider(self, head: Head, body: memoryview, now: float) -> None:
         if len(body) != head.size or hashlib.sha256(body).hexdigest() != head.digest:
             raise ProtocolError("malformed", f"{len(body)} bytes of weights do not have the announced size and digest")
         try:
@@ -279,14 +322,18 @@ class ClientService:
             match action:
                 case Follow(on):
                     (self._link.subscribe if on else self._link.unsubscribe)(self._topics.model)
+                    if on:
+                        self._take_fetched(now)
                 case AskLayout():
                     self._link.subscribe(self._topics.layout)
                 case AskPresence():
                     self._link.subscribe(self._topics.aggregator)
                 case Train(head):
                     self._start_job(head)
-                case SendOffer(sequence, with_body):
-                    self._send(sequence, with_body)
+                case SendOffer(sequence, with_body, number):
+                    self._send(sequence, with_body, number)
+                case SendPart(sequence, piece):
+                    self._send_part(sequence, piece)
                 case Delete(sequence, receipt):
                     self._step("receipt-read")
                     self._outbox.delete(sequence, forgotten=receipt.reason == "expired")
@@ -355,12 +402,20 @@ class ClientService:
         self._say(activity="waiting", base_version=head.version, waiting=waiting, metrics=metrics, detail="")
         self._perform(self._core.trained(offer, dropped, now), now)
 
-    def _send(self, sequence: int, with_body: bool) -> None:
-        payload = encode(self._outbox.offer(sequence), self._outbox.body(sequence) if with_body else b"")
+    def _send(self, sequence: int, with_body: bool, number: int | None = None) -> None:
+        offer = self._outbox.offer(sequence).model_copy(update={"number": number})
+        self._publish(encode(offer, self._outbox.body(sequence) if with_body else b""), "offered")
+
+    def _send_part(self, sequence: int, piece: Piece) -> None:
+        offer = self._outbox.offer(sequence)
+        part = Part(run=offer.run, update=offer.update, digest=offer.digest, offset=piece.start, number=piece.number)
+        self._publish(encode(part, self._outbox.body(sequence, piece.start, piece.end)), "part-sent")
+
+    def _publish(self, payload: bytes, step: str) -> None:
         try:
             if self._link.publish(self._topics.update(self._client_id), payload):
                 self._say(uplink_bytes=self._status.uplink_bytes + len(payload))
-                self._step("offered")
+                self._step(step)
         except TransportError as error:
             self.stop(Stop(2, f"an update cannot be sent: {error}"))
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fedmq.broker_config.settings import BrokerSettings
+from fedmq.schemas.parts import HEADER_BYTES
 from fedmq.transport.link import Will
 from fedmq.transport.mqtt import MqttLink
 from fedmq.transport.mqtt_settings import MqttSettings
 
 __all__ = ["mqtt_link"]
+
+_LARGEST_PART = 1 << 20
 
 
 def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = None, durable: bool = False) -> MqttLink:
@@ -23,7 +26,9 @@ def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = N
         password=settings.read_password(),
         keepalive_seconds=settings.keepalive_seconds,
         mqtt_version=settings.mqtt_version,
-        max_message_bytes=settings.max_message_bytes,
+        max_message_bytes=settings.data_bytes + HEADER_BYTES,
+        # A peer may be set to larger messages than this side.
+        max_received_bytes=max(settings.data_bytes, _LARGEST_PART) + HEADER_BYTES,
         reconnect_max_seconds=settings.reconnect_max_seconds,
     )
     return MqttLink(reach, client_id, will, durable)

@@ -12,6 +12,7 @@ from fedmq.background import Background
 from fedmq.blame import faults_of
 from fedmq.connect import mqtt_link
 from fedmq.edge_client.core import ClientCore, Stop
+from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import ThreadRunner
 from fedmq.edge_client.service import ClientService, last_will
@@ -53,7 +54,8 @@ class EdgeClient:
         incarnation = os.urandom(16).hex()
         topics = Topics(self.settings.federation)
         device = self.settings.device
-        self._outbox = Outbox(self.settings.device_folder(client_id), most_bytes=device.max_outbox_bytes)
+        folder = self.settings.device_folder(client_id)
+        self._outbox = Outbox(folder, most_bytes=device.max_outbox_bytes)
         try:
             link = mqtt_link(
                 self.settings.broker,
@@ -65,11 +67,17 @@ class EdgeClient:
                 link=link,
                 topics=topics,
                 client_id=client_id,
-                core=ClientCore(incarnation, random.Random(os.urandom(16)), self._outbox.pending()),
+                core=ClientCore(
+                    incarnation,
+                    random.Random(os.urandom(16)),
+                    self._outbox.pending(),
+                    window=self.settings.broker.window,
+                ),
                 incarnation=incarnation,
                 outbox=self._outbox,
                 training=training,
                 runner=self._runner,
+                fetch=Fetch(link, topics, client_id, folder / "model.body", self.settings.broker.window),
                 step=crash_points(),
             )
         except BaseException:

@@ -21,6 +21,7 @@ from fedmq.aggregator.service import AggregatorService
 from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.strategies import Strategy, fedbuff
 from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService, last_will
@@ -157,6 +158,7 @@ class Sandbox:
             incarnation=incarnation,
             outbox=device.outbox,
             training=device.trainer,
+            fetch=Fetch(device.link, self._topics, client_id, None, 8),
             runner=_VirtualRunner(self._time, self._job_seconds * self._speeds.get(client_id, 1.0)),
             clock=self._clock,
         )

@@ -23,6 +23,7 @@ from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy
+from fedmq.aggregator.transfers import Transfers
 from fedmq.background import Background
 from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
@@ -34,7 +35,7 @@ from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import AggregatorPresence, Metrics
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
-from fedmq.schemas.wire import HEADER_LIMIT, encode
+from fedmq.schemas.wire import encode
 from fedmq.settings import Settings, load_settings
 from fedmq.tasks.contract import Task
 from fedmq.tasks.loader import load_task
@@ -132,6 +133,7 @@ class Aggregator:
         try:
             return self._service.run()
         finally:
+            self._transfers.close()
             if not self._service.writing:  # else the folder stays locked until this process ends
                 self._store.close()
 
@@ -180,12 +182,6 @@ class Aggregator:
     def _build(self, plan: Plan, state: State, replaces: frozenset[str] | None) -> AggregatorService:
         settings = self.settings
         codec = codec_named(settings.aggregator.snapshot_codec)
-        size = len(codec.encode(state.weights, state.layout)) + HEADER_LIMIT
-        if size > settings.broker.max_message_bytes:
-            raise ConfigError(
-                f"the model takes {size} bytes in one message, broker.max_message_bytes is"
-                f" {settings.broker.max_message_bytes}; raise it here, on the devices and in the broker"
-            )
         versions = settings.aggregator.task_versions
         rules = Rules(
             state.run, state.layout, frozenset(versions) if versions is not None else None, plan.max_staleness
@@ -211,14 +207,18 @@ class Aggregator:
                 raise StoreError(f"run folder {settings.run_folder}: the run is gone from it")
             return core_of(last)
 
+        self._transfers = Transfers(settings.run_folder / "parts", settings.aggregator.spool_bytes)
         return AggregatorService(
             link=link,
             topics=topics,
             core=core_of(state),
-            publisher=Publisher(link, topics, plan, codec, settings.aggregator.publish_interval),
+            publisher=Publisher(
+                link, topics, plan, codec, settings.aggregator.publish_interval, settings.run_folder / "parts"
+            ),
             incarnation=incarnation,
             fence=Fence(incarnation, replaces, self._store.predecessors(incarnation)),
             store=self._store,
+            transfers=self._transfers,
             reload=reload,
             evaluator=ThreadEvaluator(evaluate, link.wake) if evaluate else None,
             step=self._step,

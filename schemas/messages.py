@@ -25,11 +25,14 @@ __all__ = [
     "LayoutNotice",
     "Metrics",
     "Missing",
+    "Need",
     "Offer",
+    "Part",
     "Progress",
     "ProtocolMessage",
     "Receipt",
     "Reply",
+    "SnapshotPart",
     "UpdateId",
 ]
 
@@ -57,7 +60,14 @@ class ProtocolMessage(_Record):
 
 
 class Head(ProtocolMessage):
-    """`model`, retained: the newest snapshot. Body: the weights, encoded."""
+    """`model`, retained: the newest snapshot. Body: the weights, encoded; or nothing when they come in parts.
+
+    Attributes:
+        size, digest: of the encoded weights, in bytes and as SHA-256.
+        slot: under which the parts lie; None if the weights are the body.
+        part_bytes: of every part but the last.
+
+    """
 
     kind: Literal["head"] = "head"
     run: Hex128
@@ -68,6 +78,16 @@ class Head(ProtocolMessage):
     codec: Id
     size: Count
     digest: Sha256
+    slot: Count | None = None
+    part_bytes: Annotated[int, Field(ge=1, le=1 << 28)] | None = None
+
+
+class SnapshotPart(ProtocolMessage):
+    """`model/{slot}/{part}`, retained: a part of a snapshot. Body: its bytes, which begin at part x part_bytes."""
+
+    kind: Literal["snapshot-part"] = "snapshot-part"
+    run: Hex128
+    version: Count
 
 
 class LayoutNotice(ProtocolMessage):
@@ -109,6 +129,7 @@ class Offer(ProtocolMessage):
         metrics: what the training measured.
         evaluation: what the received weights, version `base_version`, scored on the device's own test data.
         task_version: which task file trained it.
+        number: of a message about an update that does not fit into one; see `Part`.
 
     """
 
@@ -125,6 +146,43 @@ class Offer(ProtocolMessage):
     metrics: Metrics = {}
     evaluation: Evaluation | None = None
     task_version: Annotated[str, Field(max_length=128)] = ""
+    number: Count | None = None
+
+
+class Part(ProtocolMessage):
+    """`update/{client_id}`: a part of an update that was offered. Body: its bytes.
+
+    Attributes:
+        digest: of the whole update, as it was offered.
+        offset: where the bytes lie in the encoded update.
+        number: counts what this process has sent about the update, offers and parts: the answer says how far it is
+            heard, so that nothing that is on its way is sent twice.
+
+    """
+
+    kind: Literal["part"] = "part"
+    run: Hex128
+    update: UpdateId
+    digest: Sha256
+    offset: Count
+    number: Count
+
+
+class Need(ProtocolMessage):
+    """`update/{client_id}`: this device is taking a snapshot in parts.
+
+    Attributes:
+        version: of the snapshot; its slot is kept for as long as this is said again.
+        parts: numbers of parts that did not come: publish them again.
+        done: it is here, or given up: its slot need not be kept.
+
+    """
+
+    kind: Literal["need"] = "need"
+    run: Hex128
+    version: Count
+    parts: Annotated[tuple[Count, ...], Field(max_length=64)] = ()
+    done: bool = False
 
 
 class Receipt(_Record):
@@ -156,10 +214,19 @@ class Later(_Record):
 
 
 class Missing(_Record):
-    """The offer is known, its bytes are not: byte ranges [start, end) to send."""
+    """The offer is known, its bytes are not, or not all.
+
+    Attributes:
+        ranges: the first byte ranges [start, end) that are missing.
+        window: how many parts may be on their way at a time.
+        heard: the greatest `number` that was heard since the last offer; parts up to it that are missing were lost.
+
+    """
 
     update: UpdateId
     ranges: Annotated[tuple[tuple[Count, Count], ...], Field(max_length=64)]
+    window: Annotated[int, Field(ge=1, le=64)] = 1
+    heard: Count | None = None
 
 
 class Reply(ProtocolMessage):

@@ -10,6 +10,7 @@ from fedmq.schemas.errors import ConfigError
 __all__ = ["ID_PATTERN", "Topics", "check_id"]
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+_PART = re.compile(r"([0-9]{1,6})/([0-9]{1,9})")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -43,6 +44,19 @@ class Topics:
     def model(self) -> str:
         """Retained: the head of the newest snapshot, with its weights."""
         return f"fedmq/{self.federation}/model"
+
+    def slot(self, slot: int) -> str:
+        """Retained: the head of the snapshot whose parts lie in this slot."""
+        return f"fedmq/{self.federation}/model/{slot}"
+
+    def part(self, slot: int, part: int) -> str:
+        """Retained: a part of a snapshot that does not fit into one message."""
+        return f"fedmq/{self.federation}/model/{slot}/{part}"
+
+    def part_of(self, topic: str) -> tuple[int, int] | None:
+        """Slot and number of the part that this topic is of; None if it is no such topic of this federation."""
+        found = _PART.fullmatch(topic.removeprefix(f"fedmq/{self.federation}/model/"))
+        return (int(found[1]), int(found[2])) if found else None
 
     @property
     def layout(self) -> str:

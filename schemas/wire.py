@@ -32,11 +32,15 @@ def encode(message: ProtocolMessage, body: bytes | memoryview = b"") -> bytes:
     return b"".join((header, body))
 
 
-def decode(payload: bytes, expected: type[M]) -> tuple[M, memoryview]:
+def decode(payload: bytes, *expected: type[M]) -> tuple[M, memoryview]:
     """The message and a view of its body.
 
+    Args:
+        payload: what came.
+        expected: the types that it may have.
+
     Raises:
-        ProtocolError: (`malformed`) it is not a message of this type; the sentence names the field.
+        ProtocolError: (`malformed`) it is none of these; the sentence names the field.
 
     """
     unpacker = msgpack.Unpacker(
@@ -61,12 +65,21 @@ def decode(payload: bytes, expected: type[M]) -> tuple[M, memoryview]:
         raise ProtocolError(
             "malformed", f"protocol {header.get('protocol')!r}, expected {PROTOCOL}: update the older side"
         )
+    kind = expected[0] if len(expected) == 1 else _of_kind(header.get("kind"), expected)
     try:
-        return expected.model_validate(header), view[unpacker.tell() :]
+        return kind.model_validate(header), view[unpacker.tell() :]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=True)[0]
         field = ".".join(str(part) for part in first["loc"])[:100] or "message"
         raise ProtocolError("malformed", f"{field}: {first['msg']}, found {_short(first.get('input'))}") from error
+
+
+def _of_kind(kind: object, expected: tuple[type[M], ...]) -> type[M]:
+    for message in expected:
+        if message.model_fields["kind"].default == kind:
+            return message
+    kinds = ", ".join(repr(message.model_fields["kind"].default) for message in expected)
+    raise ProtocolError("malformed", f"kind: expected one of {kinds}, found {_short(kind)}")
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:

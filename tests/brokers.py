@@ -17,6 +17,10 @@ L = TypeVar("L", bound=Link)
 PATIENCE = 20.0
 
 
+RunMosquitto = Callable[..., str]
+"""Starts a Mosquitto with these lines in its configuration; returns its url."""
+
+
 def expect(link: Link, kind: type[E], seconds: float = PATIENCE) -> E:
     """The next event of this kind; others are dropped. In virtual time the deadline passes at once."""
     deadline = time.monotonic() + seconds

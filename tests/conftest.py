@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from fedmq.broker_config.child import start_child
 from fedmq.broker_config.mosquitto import find_mosquitto
 from fedmq.broker_config.start import RunningBroker, start_broker
+from tests.brokers import RunMosquitto
+from tests.system.processes import PATIENCE, until
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +44,33 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker
 def federation() -> str:
     """A name that no other test uses, for topics and client ids."""
     return f"test-{os.urandom(6).hex()}"
+
+
+@pytest.fixture
+def run_mosquitto(mosquitto_installed: None, tmp_path: Path) -> Iterator[RunMosquitto]:
+    """Starts a Mosquitto with these lines in its configuration; returns its url."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def run(*lines: str) -> str:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        configuration = tmp_path / "mosquitto.conf"
+        user = ["user root"] if os.geteuid() == 0 else []
+        configuration.write_text("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *user, *lines, ""]))
+        binary = find_mosquitto()
+        assert binary is not None
+        processes.append(start_child([binary, "-c", str(configuration)], tmp_path / "mosquitto.log"))
+
+        def answers() -> bool:
+            assert processes[-1].poll() is None, (tmp_path / "mosquitto.log").read_text()
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", port)) == 0
+
+        until(answers, "mosquitto")
+        return f"mqtt://127.0.0.1:{port}"
+
+    yield run
+    for process in processes:
+        process.terminate()
+        process.wait(PATIENCE)

@@ -18,11 +18,14 @@ from fedmq.schemas.messages import (
     Later,
     LayoutNotice,
     Missing,
+    Need,
     Offer,
+    Part,
     Progress,
     ProtocolMessage,
     Receipt,
     Reply,
+    SnapshotPart,
     UpdateId,
 )
 from fedmq.schemas.plan import Plan
@@ -93,7 +96,11 @@ MESSAGES: dict[type[ProtocolMessage], st.SearchStrategy[Any]] = {
         metrics=metrics,
         evaluation=st.none() | evaluations,
         task_version=texts,
+        number=st.none() | counts,
     ),
+    Part: st.builds(Part, run=hex128, update=updates, digest=sha256, offset=counts, number=counts),
+    Need: st.builds(Need, run=hex128, version=counts, parts=_few(counts), done=st.booleans()),
+    SnapshotPart: st.builds(SnapshotPart, run=hex128, version=counts),
     Reply: st.builds(
         Reply,
         run=hex128,

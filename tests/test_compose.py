@@ -124,9 +124,7 @@ def test_the_settings_point_at_the_broker_and_at_the_volume(compose: Any) -> Non
     assert f"listener {settings.broker.port}\n" in MOSQUITTO_CONF
     targets = {target: source for source, target in mounts_of(compose["services"]["aggregator"])}
     assert targets[str(settings.run_folder.parent)] in compose["volumes"]
-    assert settings.broker.max_message_bytes < int(
-        re.findall(r"^max_packet_size (\d+)", MOSQUITTO_CONF, re.MULTILINE)[0]
-    )
+    assert settings.broker.data_bytes < int(re.findall(r"^max_packet_size (\d+)", MOSQUITTO_CONF, re.MULTILINE)[0])
     assert any("/mosquitto/data" in target for _, target in mounts_of(compose["services"]["broker"]))
 
 

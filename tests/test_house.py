@@ -23,7 +23,7 @@ TREE = (*FOLDERS, "fedmq", "tests", "benchmarks", "examples")
 # What a folder may import of ours, by the start of the name, and of others; None for anything.
 ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "schemas": (("fedmq.schemas",), ("numpy", "msgpack", "pydantic")),
-    "transport": (("fedmq.schemas.errors", "fedmq.transport"), ("paho",)),
+    "transport": (("fedmq.schemas.errors", "fedmq.schemas.parts", "fedmq.transport"), ("paho",)),
     "broker_config": (("fedmq.schemas.errors", "fedmq.broker_config"), ("pydantic", "iotcore")),
     "tasks": (("fedmq.schemas", "fedmq.tasks"), None),
     "aggregator": (("fedmq.schemas", "fedmq.tasks", "fedmq.aggregator"), None),
@@ -33,6 +33,10 @@ MAY_USE_THE_TRANSPORT = {
     "aggregator/service.py",
     "aggregator/gate.py",
     "aggregator/publisher.py",
+    "aggregator/snapshots.py",
+    "aggregator/transfers.py",
+    "edge_client/download.py",
+    "edge_client/fetch.py",
     "edge_client/service.py",
 }
 MAY_IMPORT_TORCH_AT_ONCE = {

@@ -74,6 +74,14 @@ class Link(Protocol):
     Everything but `wake` belongs to the thread that polls.
     """
 
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest payload that `publish` takes now; a broker that takes less makes it less."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many publishes at QoS 1 the broker has not acknowledged."""
+
     def open(self) -> None:
         """Start to connect; the first `poll` calls go on with it.
 

@@ -158,6 +158,16 @@ class MemoryLink:
         self._woken = False
         self._last_up = self._last_down = 0.0
 
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest payload that `publish` takes."""
+        return self._limit
+
+    @property
+    def in_flight(self) -> int:
+        """None: this broker takes a message when it is published."""
+        return 0
+
     def open(self) -> None:
         """Start to connect."""
         self._open = True

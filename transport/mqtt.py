@@ -12,6 +12,7 @@ from selectors import EVENT_READ, DefaultSelector
 
 from fedmq.schemas.errors import TransportError
 from fedmq.transport.link import Connected, Disconnected, Event, Message, Will
+from fedmq.transport.mqtt_limit import MessageLimit
 from fedmq.transport.mqtt_reasons import network_said
 from fedmq.transport.mqtt_retry import Retry
 from fedmq.transport.mqtt_session import Session
@@ -57,7 +58,18 @@ class MqttLink:
         self._dial: Dial | None = None
         self._session: Session | None = None
         self._awaited: tuple[socket.socket, int, float] | None = None
+        self._limit = MessageLimit(settings.max_message_bytes)
         self._retry = Retry(settings.mqtt_version, settings.reconnect_max_seconds)
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest payload that `publish` takes now."""
+        return self._limit.bytes
+
+    @property
+    def in_flight(self) -> int:
+        """How many publishes at QoS 1 the broker has not acknowledged."""
+        return self._session.in_flight if self._session is not None else 0
 
     def open(self) -> None:
         """Start to connect. Raises TransportError for settings that cannot work."""
@@ -96,9 +108,11 @@ class MqttLink:
 
         Raises TransportError for a payload larger than what may be sent, and for a topic that MQTT does not have.
         """
-        if len(payload) > self._settings.max_message_bytes:
-            limit = self._settings.max_message_bytes
-            raise TransportError(f"{topic}: a message of {len(payload)} bytes, max_message_bytes is {limit}")
+        if len(payload) > self._limit.bytes:
+            raise TransportError(
+                f"{topic}: a message of {len(payload)} bytes, the limit is {self._limit.bytes}; send less at once, or"
+                " raise max_message_bytes and the broker's packet limit"
+            )
         if qos not in (0, 1) or not _publishable(topic):
             raise TransportError(f"{topic!r} at QoS {qos} cannot be published: a topic without + and #, and QoS 0 or 1")
         if self._session is None or not self._session.connected:
@@ -227,9 +241,16 @@ class MqttLink:
             self._awaited = next(attempt) if on_time else attempt.throw(TimeoutError())
         except StopIteration as connected:
             self._dial = None
-            wire = Wire(connected.value, self._selector, self._settings.max_message_bytes + _ENVELOPE_BYTES)
+            wire = Wire(connected.value, self._selector, self._settings.most_received_bytes + _ENVELOPE_BYTES)
             self._session = Session(
-                wire, self._settings, self._client_id, self._will, self._durable, self._retry.version, self._emit
+                wire,
+                self._settings,
+                self._client_id,
+                self._will,
+                self._durable,
+                self._retry.version,
+                self._limit,
+                self._emit,
             )
             self._still_there()
         except (OSError, ValueError) as error:
@@ -252,6 +273,8 @@ class MqttLink:
         self._session = None
         session.discard()
         reason = session.ended
+        if session.connected and self._limit.ended(session.largest_on_its_way, for_its_size=session.packet_too_large):
+            reason = Disconnected(f"{reason.reason}; now with messages of at most {self._limit.bytes} bytes")
         if self._retry.failed(version_refused=session.version_refused):
             reason = Disconnected(f"{reason.reason}; now with MQTT {self._retry.version}")
         self._events.append(reason)

@@ -8,10 +8,11 @@ import ssl
 
 from fedmq.transport.mqtt_socket import PacketTooLargeError
 
-__all__ = ["TAKEN_OVER", "UNSUPPORTED_VERSION", "broker_said", "connection_said", "network_said"]
+__all__ = ["PACKET_TOO_LARGE", "TAKEN_OVER", "UNSUPPORTED_VERSION", "broker_said", "connection_said", "network_said"]
 
 UNSUPPORTED_VERSION = 0x84
 TAKEN_OVER = 0x8E
+PACKET_TOO_LARGE = 0x95
 
 # By MQTT 5 reason code; paho translates the return codes of 3.1.1 into these.
 _ADVICE = {

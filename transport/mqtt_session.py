@@ -11,11 +11,11 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fedmq.schemas.errors import TransportError
 from fedmq.transport.link import Connected, Disconnected, Event, Message, Refused, Will
+from fedmq.transport.mqtt_limit import MessageLimit
 from fedmq.transport.mqtt_packets import Publish
 from fedmq.transport.mqtt_paho import IN_FLIGHT, PahoClient
-from fedmq.transport.mqtt_reasons import TAKEN_OVER, UNSUPPORTED_VERSION, broker_said, connection_said
+from fedmq.transport.mqtt_reasons import PACKET_TOO_LARGE, TAKEN_OVER, UNSUPPORTED_VERSION, broker_said, connection_said
 from fedmq.transport.mqtt_retry import MqttVersion
 from fedmq.transport.mqtt_settings import MqttSettings
 from fedmq.transport.mqtt_socket import Wire
@@ -24,8 +24,6 @@ __all__ = ["Session"]
 
 # What AWS IoT Core takes in one SUBSCRIBE.
 _FILTERS_PER_SUBSCRIBE = 8
-# Fixed header, lengths, packet id, empty properties: what a PUBLISH has besides topic and payload is less.
-_HEADER_BYTES = 16
 
 
 class Session:
@@ -34,6 +32,7 @@ class Session:
     Attributes:
         connected: the broker has accepted it.
         ended: why it is over, None as long as it is not.
+        packet_too_large: it ended because of a packet's size, as the broker said.
         version_refused: it ended without an answer, or with the answer that this version of MQTT is not spoken.
 
     """
@@ -46,18 +45,19 @@ class Session:
         will: Will | None,
         durable: bool,
         version: MqttVersion,
+        limit: MessageLimit,
         emit: Callable[[Event], None],
     ) -> None:
         self.connected = False
         self.ended: Disconnected | None = None
-        self.version_refused = False
+        self.version_refused = self.packet_too_large = False
         self._wire = wire
         self._settings = settings
+        self._limit = limit
         self._emit = emit
         self._answer_until = time.monotonic() + settings.connect_timeout_seconds
         self._alive_at = wire.received_at
-        self._largest: int | None = None
-        self._publishes: dict[int, str] = {}
+        self._publishes: dict[int, tuple[str, int]] = {}  # topic and size of those that the broker has not taken
         self._subscribes: dict[int, list[str]] = {}
         self._client = client = PahoClient(wire, settings, client_id, will, durable, version)
         client.on_connect = self._on_connect
@@ -79,6 +79,16 @@ class Session:
     def pending(self) -> bool:
         """Whether there is something to read that the selector does not see."""
         return self._wire.pending()
+
+    @property
+    def in_flight(self) -> int:
+        """How many publishes the broker has not acknowledged."""
+        return len(self._publishes)
+
+    @property
+    def largest_on_its_way(self) -> int:
+        """Bytes of the largest payload that the broker has not acknowledged."""
+        return max((size for _, size in self._publishes.values()), default=0)
 
     @property
     def settled(self) -> bool:
@@ -127,23 +137,13 @@ class Session:
         self._watch()
 
     def publish(self, topic: str, payload: bytes, retain: bool, qos: int) -> bool:
-        """Queue and try to send; raises TransportError for what the broker said it would not take.
-
-        False when all 65535 packet ids are waiting for their PUBACK.
-        """
-        name = topic.encode()
-        size = len(payload) + len(name) + _HEADER_BYTES
-        if self._largest is not None and size > self._largest:
-            raise TransportError(
-                f"{topic}: {len(payload)} bytes make a packet larger than the {self._largest} bytes that the broker "
-                f"at {self._settings.where} takes; send less at once, or raise its packet limit"
-            )
-        if qos == 0 and self._client.send_once(name, payload, retain):
+        """Queue and try to send; False when all 65535 packet ids are waiting for their PUBACK."""
+        if qos == 0 and self._client.send_once(topic.encode(), payload, retain):
             return True
         info = self._client.publish(topic, payload, qos, retain)
         taken = info.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
         if qos and taken:
-            self._publishes[info.mid] = topic
+            self._publishes[info.mid] = topic, len(payload)
         self._watch()
         return taken
 
@@ -205,9 +205,10 @@ class Session:
             self._end(broker_said("refused the connection", self._settings.where, code.value, code.getName()))
             return
         self.connected = True
-        self._largest = getattr(properties, "MaximumPacketSize", None)
+        largest: int | None = getattr(properties, "MaximumPacketSize", None)
+        self._limit.connected(largest)
         self._client.allow_in_flight(min(IN_FLIGHT, getattr(properties, "ReceiveMaximum", IN_FLIGHT)))
-        self._emit(Connected(flags.session_present, self._largest))
+        self._emit(Connected(flags.session_present, largest))
 
     def _on_disconnect(
         self, client: Client, _: object, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
@@ -215,6 +216,7 @@ class Session:
         where, failure = self._settings.where, self._wire.failure
         if flags.is_disconnect_packet_from_server:
             said = broker_said("ended the connection", where, code.value, code.getName())
+            self.packet_too_large = code.value == PACKET_TOO_LARGE
             self._end(said, taken_over=code.value == TAKEN_OVER)
         elif failure is not None:
             self.version_refused = not self.connected and isinstance(failure, EOFError | ConnectionError)
@@ -234,8 +236,10 @@ class Session:
         self._emit(Message(topic, packet.payload))
 
     def _on_publish(self, client: Client, _: object, mid: int, code: ReasonCode, properties: Properties | None) -> None:
-        topic = self._publishes.pop(mid, None)
-        if topic is not None and code.is_failure:
+        topic, size = self._publishes.pop(mid, (None, 0))
+        if topic is not None and not code.is_failure:
+            self._limit.taken(size)
+        elif topic is not None:
             self._emit(Refused(topic, f"the broker refused this publish: {code.getName().lower()}"))
 
     def _on_subscribe(

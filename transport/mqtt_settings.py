@@ -27,7 +27,9 @@ class MqttSettings:
         password: never shown by `repr`.
         keepalive_seconds: after this long without traffic each side asks the other for a sign of life.
         mqtt_version: "auto" asks for MQTT 5 and falls back to 3.1.1.
-        max_message_bytes: the largest payload, both ways; what is announced as larger is not read.
+        max_message_bytes: the largest payload that is sent; less if the broker takes less.
+        max_received_bytes: the largest payload that is taken, what is announced as larger is not read; as much as is
+            sent if None.
         reconnect_max_seconds: the longest pause between two attempts to connect.
         connect_timeout_seconds: for each of the two halves of an attempt: reaching the broker, and its answer.
 
@@ -44,6 +46,7 @@ class MqttSettings:
     keepalive_seconds: int = 60
     mqtt_version: Literal["auto", "5", "3.1.1"] = "auto"
     max_message_bytes: int = 16 << 20
+    max_received_bytes: int | None = None
     reconnect_max_seconds: float = 30.0
     connect_timeout_seconds: float = 15.0
 
@@ -51,6 +54,11 @@ class MqttSettings:
     def where(self) -> str:
         """The broker as people write it."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def most_received_bytes(self) -> int:
+        """The largest payload that is taken."""
+        return self.max_message_bytes if self.max_received_bytes is None else self.max_received_bytes
 
     def check(self) -> None:
         """Raise TransportError for what no broker can make work."""

@@ -17,10 +17,10 @@ from fedmq.blame import faults_of
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.connect import mqtt_link
 from fedmq.schemas.codecs import codec_named
-from fedmq.schemas.errors import ConfigError, TransportError
+from fedmq.schemas.errors import TransportError
+from fedmq.schemas.parts import part_bytes
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics, check_id
-from fedmq.schemas.wire import HEADER_LIMIT
 from fedmq.settings import Settings
 from fedmq.tasks.contract import Task
 from fedmq.tasks.loader import load_task
@@ -95,12 +95,7 @@ def _check_training(task: Task, client_id: str, plan: Plan) -> int:
 
 
 def _check_broker(settings: Settings, client_id: str, update_size: int) -> None:
-    where, most = settings.broker.url, settings.broker.max_message_bytes
-    if (size := update_size + HEADER_LIMIT) > most:
-        raise ConfigError(
-            f"an update takes {size:,} bytes in one message, broker.max_message_bytes is {most:,};"
-            " raise it here, on the aggregator and in the broker"
-        )
+    where = settings.broker.url
     topics = Topics(settings.federation)
     own, update = topics.status(client_id), topics.update(client_id)
     link = mqtt_link(settings.broker, f"{settings.federation}-{client_id}")
@@ -111,7 +106,8 @@ def _check_broker(settings: Settings, client_id: str, update_size: int) -> None:
         reads = (topics.model, topics.aggregator, topics.reply(client_id), own)
         link.subscribe(*reads)
         # Not a message of the protocol, so that nobody takes it for one, and not retained.
-        probe = os.urandom(max(update_size, 1))
+        size = part_bytes(link.max_message_bytes)
+        probe = os.urandom(max(1, min(update_size, size)))
         link.publish(update, probe)
         link.publish(own, probe[:1])
         taken = link.flush(_SECONDS)
@@ -133,6 +129,7 @@ def _check_broker(settings: Settings, client_id: str, update_size: int) -> None:
             print(f"  {topic:<40} {said}")
         announced = "not announced" if limit is None else f"{limit:,} bytes"
         passed = "passed" if taken else "was not answered"
+        print(f"messages   an update takes {max(1, -(-update_size // size)):,} of at most {size:,} bytes")
         print(f"packets    a message of {len(probe):,} bytes {passed}; the broker's limit: {announced}")
         if refused or not taken:
             raise TransportError("the broker does not let this client do its work; see its access rules and limits")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmq.aggregator.admission import Rules, admit
+from fedmq.aggregator.admission import Rules, admit_body, admit_header
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Offer
@@ -18,6 +18,11 @@ RULES = Rules(RUN, LAYOUT, task_versions=frozenset({"v1", "v2"}), max_staleness=
 VERSION, HELD = 20, {15, 18}
 
 GOOD: dict[str, Any] = {"base_version": 18, "task_version": "v1"}
+
+
+def admit(offer: Offer, body: memoryview, rules: Rules, version: int, held: set[int] | None) -> Vector:
+    admit_header(offer, rules, version, held)
+    return admit_body(offer, body, rules)
 
 
 def admitted(values: list[float], body: bytes | None = None, rules: Rules = RULES, **fields: Any) -> Vector:

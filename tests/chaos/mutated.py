@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.service import AggregatorService
@@ -38,13 +39,13 @@ def cleared_when_sent() -> None:
     """An update leaves the outbox when the broker has acknowledged it, without waiting for its receipt."""
     send = ClientService._send
 
-    def send_and_forget(self: ClientService, sequence: int, with_body: bool) -> None:
-        send(self, sequence, with_body)
+    def send_and_forget(self: ClientService, sequence: int, *more: Any) -> None:
+        send(self, sequence, *more)
         if self._link.flush(1.0):
             self._core._pending.pop(sequence)
             self._outbox.delete(sequence)
 
-    ClientService._send = send_and_forget  # type: ignore[method-assign]
+    ClientService._send = send_and_forget  # type: ignore[assignment,method-assign]
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {

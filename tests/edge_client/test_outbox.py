@@ -36,8 +36,8 @@ def sequences(outbox: Outbox) -> list[int]:
 
 def test_an_update_is_there_with_its_bytes_until_it_is_deleted_also_after_a_restart(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
-    first, dropped = outbox.add(offer(999), b"one", None)
-    second, _ = outbox.add(offer(999), b"two", None)
+    first, dropped = outbox.add(offer(999), b"one!", None)
+    second, _ = outbox.add(offer(999), b"two!", None)
     assert dropped == []
     assert [first.update.sequence, second.update.sequence] == [0, 1], "the outbox gives the id"
     assert first.update.outbox_id == second.update.outbox_id
@@ -46,10 +46,10 @@ def test_an_update_is_there_with_its_bytes_until_it_is_deleted_also_after_a_rest
     again = Outbox(tmp_path)
     assert again.pending() == [first, second]
     assert again.offer(1) == second
-    assert again.body(1) == b"two"
+    assert again.body(1) == b"two!"
     again.delete(0)
     assert sequences(again) == [1]
-    third, _ = again.add(offer(999), b"three", None)
+    third, _ = again.add(offer(999), b"tres", None)
     assert third.update.sequence == 2, "a number is never given twice"
     again.close()
 
@@ -77,19 +77,19 @@ def test_the_oldest_go_when_the_bytes_are_too_many_but_never_the_newest() -> Non
     outbox.add(offer(0), b"1234", None)
     outbox.add(offer(0), b"1234", None)
     assert outbox.add(offer(0), b"1234", None)[1] == [0]
-    assert sorted(outbox.add(offer(0), b"12345678901", None)[1]) == [1, 2]
+    assert sorted(outbox.add(offer(0, size=11), b"12345678901", None)[1]) == [1, 2]
     assert sequences(outbox) == [3]
     outbox.close()
 
 
 def test_a_renewed_update_has_another_outbox_id_and_all_later_ones_too(outbox: Outbox) -> None:
-    old, _ = outbox.add(offer(0), b"one", None)
+    old, _ = outbox.add(offer(0), b"one!", None)
     renewed = outbox.renew(0)
     assert renewed.update.outbox_id != old.update.outbox_id
     assert renewed.update.sequence == 0
     assert outbox.offer(0) == renewed
-    assert outbox.body(0) == b"one"
-    later, _ = outbox.add(offer(0), b"two", None)
+    assert outbox.body(0) == b"one!"
+    later, _ = outbox.add(offer(0), b"two!", None)
     assert later.update.outbox_id == renewed.update.outbox_id
 
 
@@ -219,7 +219,7 @@ def test_a_file_that_is_no_database_is_a_clear_error_and_keeps_no_lock(tmp_path:
 def test_damage_within_the_file_is_a_clear_error(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     for _ in range(20):
-        outbox.add(offer(0), os.urandom(3000), None)
+        outbox.add(offer(0, size=3000), os.urandom(3000), None)
     outbox.close()
     path = tmp_path / "outbox.sqlite"
     path.write_bytes(path.read_bytes()[:8192] + b"\xff" * (path.stat().st_size - 8192))
@@ -260,14 +260,14 @@ def test_an_update_that_is_not_there_is_a_clear_error(outbox: Outbox) -> None:
 
 def test_a_write_that_fails_keeps_nothing(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
-    outbox.add(offer(0), b"one", None)
+    outbox.add(offer(0), b"one!", None)
     # As a disk that is full when the bytes are written already and the next number is not.
     outbox._db.execute("CREATE TRIGGER full BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'full'); END")
     with pytest.raises(StoreError, match="full; is the disk full or read-only"):
-        outbox.add(offer(0), b"two", None)
+        outbox.add(offer(0), b"two!", None)
     outbox._db.execute("DROP TRIGGER full")
     assert sequences(outbox) == [0]
-    assert outbox.add(offer(0), b"three", None)[0].update.sequence == 1
+    assert outbox.add(offer(0), b"tres", None)[0].update.sequence == 1
     outbox.close()
 
 
@@ -284,3 +284,40 @@ def test_the_same_image_put_back_twice_gives_the_same_update_the_same_new_id(tmp
         assert [one.update for one in outbox.pending()] == renewed[-1:]
         outbox.close()
     assert renewed[0] == renewed[1]
+
+
+def test_a_large_update_has_a_file_of_its_own_and_goes_with_it(tmp_path: Path) -> None:
+    body = os.urandom(3 << 20)
+    outbox = Outbox(tmp_path)
+    large, _ = outbox.add(offer(0, size=len(body)), body, None)
+    outbox.add(offer(0), b"tiny", None)
+    assert (tmp_path / "outbox.sqlite").stat().st_size < 1 << 20
+    outbox.close()
+    again = Outbox(tmp_path)
+    assert again.body(0) == body
+    assert again.body(0, 70_000, 70_010) == body[70_000:70_010]
+    assert again.body(1, 1, 3) == b"in"
+    again.delete(large.update.sequence)
+    assert list(tmp_path.glob("*.body*")) == []
+    again.close()
+
+
+def test_large_updates_that_overflow_take_their_files_with_them(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, most_bytes=5 << 20)
+    for _ in range(3):
+        outbox.add(offer(0, size=2 << 20), bytes(2 << 20), None)
+    assert [one.update.sequence for one in outbox.pending()] == [1, 2]
+    assert sorted(path.name for path in tmp_path.glob("*.body*")) == ["update-1.body", "update-2.body"]
+    outbox.close()
+
+
+def test_a_file_that_a_crash_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.add(offer(0, size=2 << 20), bytes(2 << 20), None)
+    outbox.close()
+    for name in ("update-1.body", "update-1.body.part", "update-x.body"):
+        (tmp_path / name).write_bytes(b"x")
+    again = Outbox(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.body*")] == ["update-0.body"]
+    assert again.body(0) == bytes(2 << 20)
+    again.close()

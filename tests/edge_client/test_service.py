@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService
@@ -72,6 +73,7 @@ class Device:
             outbox=self.outbox,
             training=NumpyTrainer(self._train, "1"),
             runner=self._jobs,
+            fetch=Fetch(self._link, TOPICS, "dev", None, 8),
             clock=lambda: self.broker.time.now,
         )
         self._aggregator.open()

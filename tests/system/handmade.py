@@ -45,7 +45,8 @@ class HandmadeClient:
         self._outbox = os.urandom(16).hex()
         self._replies = {self.topics.reply(each): each for each in (client_id, *listen_to)}
         self._head: Head | None = None
-        self._link = mqtt_link(settings.broker, f"{fed.name}-{client_id}")
+        wide = settings.broker.model_copy(update={"max_message_bytes": 1 << 20})  # it need not keep to anything
+        self._link = mqtt_link(wide, f"{fed.name}-{client_id}")
 
     @property
     def head(self) -> Head:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService, last_will
@@ -133,6 +134,7 @@ class Device:
             incarnation=incarnation,
             outbox=self.outbox,
             training=OneHotTraining(self._trainings, self.client_id, knows_layout=knows_layout),
+            fetch=Fetch(self.link, self._topics, self.client_id, None, 8),
             runner=_VirtualRunner(self._broker, self._trainings, lambda: self._random.uniform(0.1, 1.0)),
             clock=lambda: self._broker.time.now,
             step=self._step,

@@ -1,0 +1,179 @@
+"""Updates that come in parts, on their way: what is here of each, and how fast its client may send.
+
+They promise nothing: an update counts when it is judged, and it is judged when it is whole. What is here survives a
+restart as far as the disk has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.messages import Later, Missing, Offer, Part
+from fedmq.schemas.parts import Coverage
+from fedmq.transport.spool import Spool
+
+__all__ = ["Transfers"]
+
+_WINDOW = 8  # parts of one client on their way at most
+_ALL_WINDOWS = 16  # parts of all together, if that leaves each of them one: a broker's queue may hold no more than 20
+_LEAST_PART = 4096  # bytes; of smaller ones a hostile client could send millions
+_ACTIVE_SECONDS = 10.0  # since its last part, that a client has its share of the windows
+_IDLE_SECONDS = 120.0  # after which a transfer may be given up for another one
+_BUSY_SECONDS = 5.0  # until a client that found no room offers again
+_MOST_KNOWN = 1024  # offers without bytes; beyond it, those that nothing followed are forgotten
+_RANGES = 64  # that an answer names
+
+
+@dataclass(slots=True)
+class _Transfer:
+    offer: Offer
+    heard: int | None
+    at: float  # when its client was heard last
+    spool: Spool | None = None  # opened for the first part
+    unanswered: int = 0  # parts since the last answer
+
+    def missing(self, window: int) -> Missing:
+        self.unanswered = 0
+        coverage = self.spool.coverage if self.spool else Coverage(self.offer.size)
+        ranges = tuple(zip(range(_RANGES), coverage.missing(), strict=False))
+        return Missing(
+            update=self.offer.update, ranges=tuple(found for _, found in ranges), window=window, heard=self.heard
+        )
+
+
+class Transfers:
+    """At most one update of each client, on the disk.
+
+    Args:
+        folder: of the spools.
+        most_bytes: what all updates together may take there.
+
+    """
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self._folder = folder
+        self._most_bytes = most_bytes
+        self._transfers: dict[str, _Transfer] = {}
+        self._judged: list[str] = []  # clients whose verdict is not committed yet
+        # What an earlier process left; whoever comes back goes on with it.
+        self._left = {path.stem: path.stat().st_size for path in folder.glob("*.body")}
+
+    def ask(self, client_id: str, offer: Offer, now: float) -> Missing | Later | memoryview:
+        """What to answer to an offer without its bytes, which could be admitted; the bytes if they are here."""
+        transfer = self._transfers.get(client_id)
+        if transfer is not None and _key(transfer.offer) != _key(offer):
+            if now < transfer.at + _IDLE_SECONDS:
+                return _later(offer)
+            self.over(client_id)
+            transfer = None
+        if transfer is None:
+            if len(self._transfers) >= _MOST_KNOWN:
+                self._forget(now)
+            if not self._make_room(client_id, offer.size, now):
+                return _later(offer)
+            transfer = self._transfers[client_id] = _Transfer(offer, offer.number, now)
+            if client_id in self._left:
+                transfer.spool = self._spool(client_id, offer)
+        transfer.offer, transfer.heard, transfer.at = offer, offer.number, now
+        if transfer.spool is not None and transfer.spool.coverage.complete:
+            return transfer.spool.view()
+        return transfer.missing(self._window(now))
+
+    def take(self, client_id: str, part: Part, body: memoryview, now: float) -> Missing | Offer | None:
+        """Keep a part; its offer when the update is whole, what is missing now and then, or nothing to say.
+
+        Raises:
+            ProtocolError: the part cannot be one of this update.
+            StoreError: the disk refuses.
+
+        """
+        transfer = self._transfers.get(client_id)
+        if transfer is None or (transfer.offer.update, transfer.offer.digest) != (part.update, part.digest):
+            return None  # its offer will come, or its verdict is on the way
+        end = part.offset + len(body)
+        if end > transfer.offer.size or (len(body) < _LEAST_PART and end < transfer.offer.size):
+            raise ProtocolError(
+                "malformed", f"a part of {len(body)} bytes at {part.offset} of an update of {transfer.offer.size}"
+            )
+        if transfer.spool is None:
+            transfer.spool = self._spool(client_id, transfer.offer)
+        transfer.spool.write(part.offset, body)
+        transfer.heard, transfer.at = max(part.number, transfer.heard or 0), now
+        transfer.unanswered += 1
+        if transfer.spool.coverage.complete:
+            return transfer.offer
+        window = self._window(now)
+        return transfer.missing(window) if transfer.unanswered >= max(1, window // 2) else None
+
+    def judged(self, client_id: str, offer: Offer) -> None:
+        """An update has its verdict; its bytes stay until that is committed."""
+        transfer = self._transfers.get(client_id)
+        if transfer is not None and _key(transfer.offer) == _key(offer):
+            self._judged.append(client_id)
+
+    def committed(self) -> None:
+        """All verdicts are on the disk."""
+        for client_id in self._judged:
+            self.over(client_id)
+        self._judged.clear()
+
+    def forgotten(self) -> None:
+        """The verdicts since the last commit are void: their updates are judged again."""
+        self._judged.clear()
+
+    def over(self, client_id: str) -> None:
+        """Give this client's transfer up, or be done with it."""
+        transfer = self._transfers.pop(client_id, None)
+        if transfer is not None and transfer.spool is not None:
+            transfer.spool.close()
+            transfer.spool.remove()
+
+    def close(self) -> None:
+        """Let the files be, for the next process."""
+        for transfer in self._transfers.values():
+            if transfer.spool is not None:
+                transfer.spool.close()
+        self._transfers.clear()
+
+    def _window(self, now: float) -> int:
+        active = sum(1 for one in self._transfers.values() if one.spool and now < one.at + _ACTIVE_SECONDS)
+        return max(1, min(_WINDOW, _ALL_WINDOWS // max(1, active)))
+
+    def _make_room(self, client_id: str, size: int, now: float) -> bool:
+        others = sum(size for left, size in self._left.items() if left != client_id)
+        taken = others + sum(transfer.offer.size for transfer in self._transfers.values())
+        idle = sorted((one.at, name) for name, one in self._transfers.items() if now >= one.at + _IDLE_SECONDS)
+        for left in [name for name in self._left if name != client_id]:
+            if taken + size <= self._most_bytes:
+                return True
+            taken -= self._left.pop(left)
+            self._path(left).unlink(missing_ok=True)
+        for _, name in idle:
+            if taken + size <= self._most_bytes:
+                return True
+            taken -= self._transfers[name].offer.size
+            self.over(name)
+        return taken + size <= self._most_bytes
+
+    def _forget(self, now: float) -> None:
+        """Offers that were answered and never followed by a part."""
+        for name, one in list(self._transfers.items()):
+            if one.spool is None and now >= one.at + _IDLE_SECONDS:
+                del self._transfers[name]
+
+    def _spool(self, client_id: str, offer: Offer) -> Spool:
+        self._left.pop(client_id, None)
+        return Spool(self._path(client_id), _key(offer), offer.size)
+
+    def _path(self, client_id: str) -> Path:
+        return self._folder / f"{client_id}.body"
+
+
+def _key(offer: Offer) -> str:
+    return f"{offer.run} {offer.update.outbox_id} {offer.update.sequence} {offer.digest}"
+
+
+def _later(offer: Offer) -> Later:
+    return Later(update=offer.update, reason="busy", seconds=_BUSY_SECONDS)

@@ -1,0 +1,68 @@
+"""One update on its way in parts: what to send next, and what is on its way. Pure, like the core that owns it.
+
+The aggregator's answers pace it: each says what is missing and up to which message it has heard. So a part that is on
+its way is not sent again, and one that was lost is, whoever lost it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fedmq.schemas.messages import Missing
+from fedmq.schemas.parts import Range, cut
+
+__all__ = ["Piece", "Upload"]
+
+
+class Piece(NamedTuple):
+    """A part to send: its number, and the bytes from `start` up to, not including, `end`."""
+
+    number: int
+    start: int
+    end: int
+
+
+class Upload:
+    """One update that does not fit into a message.
+
+    Attributes:
+        told_at: when the last answer came, in the owner's seconds; None before the first since the last connection.
+
+    """
+
+    def __init__(self) -> None:
+        self.told_at: float | None = None
+        self._number = 0
+        self._window = 0
+        self._flying: list[Piece] = []
+        self._wanted: list[Range] = []
+
+    def offered(self) -> int:
+        """The number of an offer that goes out now."""
+        self._number += 1
+        return self._number
+
+    def told(self, missing: Missing, part_bytes: int, now: float) -> None:
+        """An answer came: what is missing, as of the last message that the aggregator had heard."""
+        self.told_at = now
+        heard = missing.heard
+        self._flying = [piece for piece in self._flying if heard is not None and piece.number > heard]
+        self._window = missing.window
+        self._wanted = [
+            (start, end)
+            for start, end in cut(missing.ranges, part_bytes)
+            if not any(piece.start < end and start < piece.end for piece in self._flying)
+        ]
+
+    def pieces(self, most: int) -> list[Piece]:
+        """The parts to send now, so that no more than `most` are on their way, and no more than the window."""
+        room = min(self._window, most) - len(self._flying)
+        sent, self._wanted = self._wanted[: max(0, room)], self._wanted[max(0, room) :]
+        pieces = [Piece(self.offered(), start, end) for start, end in sent]
+        self._flying += pieces
+        return pieces
+
+    def cut_off(self) -> None:
+        """The connection is gone, and nobody knows what of it came through: the next answer says."""
+        self.told_at = None
+        self._flying, self._wanted = [], []

@@ -1,0 +1,73 @@
+"""Which bytes of a body are there, when it comes in parts: in any order, twice, or with gaps."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+__all__ = ["HEADER_BYTES", "Coverage", "Range", "cut", "part_bytes"]
+
+HEADER_BYTES = 7 * 1024
+"""What a message with a body may have beside it: with 120 KiB of data and its topic it stays below 128 KiB."""
+
+_GRAIN = 4096  # parts begin at multiples of it, whatever their size: so two sizes leave no crumbs between them
+
+Range = tuple[int, int]
+"""Bytes from the first number up to, not including, the second."""
+
+
+class Coverage:
+    """The bytes of a body of `size` bytes that have come.
+
+    Args:
+        size: of the body.
+        ranges: that are there from before.
+
+    """
+
+    def __init__(self, size: int, ranges: Iterable[Range] = ()) -> None:
+        self.size = size
+        self._starts: list[int] = []  # of ranges that neither overlap nor touch, in order
+        self._ends: list[int] = []
+        for start, end in ranges:
+            self.add(start, end)
+
+    def add(self, start: int, end: int) -> None:
+        """These bytes have come, perhaps again; what lies outside the body is no part of it."""
+        start, end = max(start, 0), min(end, self.size)
+        if start >= end:
+            return
+        first = bisect_left(self._ends, start)  # the first that it touches
+        last = bisect_right(self._starts, end)  # after the last that it touches
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last], self._ends[first:last] = [start], [end]
+
+    def missing(self) -> Iterator[Range]:
+        """The ranges that have not come, in order."""
+        at = 0
+        for start, end in zip(self._starts, self._ends, strict=True):
+            if start > at:
+                yield at, start
+            at = end
+        if at < self.size:
+            yield at, self.size
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is there."""
+        return next(self.missing(), None) is None
+
+
+def part_bytes(max_message_bytes: int) -> int:
+    """How much of a body fits into a message of at most so many bytes."""
+    return max(_GRAIN, (max_message_bytes - HEADER_BYTES) // _GRAIN * _GRAIN)
+
+
+def cut(ranges: Iterable[Range], part_bytes: int) -> Iterator[Range]:
+    """These ranges in pieces of at most `part_bytes`, which end at multiples of it."""
+    for start, end in ranges:
+        while start < end:
+            piece_end = min(end, (start // part_bytes + 1) * part_bytes)
+            yield start, piece_end
+            start = piece_end
