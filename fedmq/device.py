@@ -63,6 +63,7 @@ class EdgeClient:
                 will=last_will(topics, client_id, incarnation),
             )
             self._runner = ThreadRunner(link.wake, device.pace)
+            self._fetch = Fetch(link, topics, client_id, folder / "model.body", self.settings.broker.window)
             self._service = ClientService(
                 link=link,
                 topics=topics,
@@ -77,7 +78,7 @@ class EdgeClient:
                 outbox=self._outbox,
                 training=training,
                 runner=self._runner,
-                fetch=Fetch(link, topics, client_id, folder / "model.body", self.settings.broker.window),
+                fetch=self._fetch,
                 step=crash_points(),
             )
         except BaseException:
@@ -96,6 +97,7 @@ class EdgeClient:
             return self._service.run()
         finally:
             self._runner.stop()
+            self._fetch.close()
             self._outbox.close()
 
     def ask_to_stop(self, why: str = "asked to stop") -> None:

@@ -41,13 +41,19 @@ def prove(examples: int, *, fresh: bool = False) -> Counter[str]:
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    @given(strategy=st.sampled_from(sorted(STRATEGIES)), seed=st.integers(0, 1 << 16), schedule=happenings)
-    def holds(strategy: str, seed: int, schedule: list[Happening]) -> None:
-        with a_world(STRATEGIES[strategy], seed=seed) as world:
+    @given(
+        strategy=st.sampled_from(sorted(STRATEGIES)),
+        seed=st.integers(0, 1 << 16),
+        part_bytes=st.sampled_from([None, 512]),
+        schedule=happenings,
+    )
+    def holds(strategy: str, seed: int, part_bytes: int | None, schedule: list[Happening]) -> None:
+        with a_world(STRATEGIES[strategy], seed=seed, part_bytes=part_bytes) as world:
             play(world, schedule)
             world.settle()
             wrong = violations(world)
             seen.update(world.seen)
+            seen["part"] += world.broker.parts
             if wrong:
                 raise AssertionError("; ".join(wrong[:5]))
 

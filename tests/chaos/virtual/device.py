@@ -18,6 +18,7 @@ from fedmq.schemas.topics import Topics
 from fedmq.transport.memory import MemoryBroker, MemoryLink
 from tests.chaos.virtual.crash_points import Crash, CrashPoints
 from tests.chaos.virtual.one_hot import OneHotTraining, Trainings
+from tests.chaos.virtual.watched_broker import WatchedBroker
 
 __all__ = ["Device"]
 
@@ -36,7 +37,7 @@ class Device:
         self,
         client_id: str,
         folder: Path,
-        broker: MemoryBroker,
+        broker: WatchedBroker,
         topics: Topics,
         trainings: Trainings,
         randomness: random.Random,
@@ -48,6 +49,7 @@ class Device:
         self.service: ClientService | None = None
         self.link: MemoryLink | None = None
         self.outbox: Outbox | None = None
+        self._fetch: Fetch | None = None
         self.stored: set[str] = set()
         self.forgotten: set[str] = set()
         self._folder = folder
@@ -93,6 +95,8 @@ class Device:
             self.link.die()
         if self.outbox is not None:
             self.outbox.close()
+        if self._fetch is not None:
+            self._fetch.close()
         self.service = self.link = self.outbox = None
         self._start_at = self._broker.time.now + self.down_seconds
 
@@ -124,7 +128,12 @@ class Device:
     def _start(self) -> None:
         incarnation = self._id()
         self.outbox = Outbox(self._folder, new_id=self._id)
-        self.link = self._broker.link(self.client_id, will=last_will(self._topics, self.client_id, incarnation))
+        self.link = self._broker.link(
+            self.client_id,
+            will=last_will(self._topics, self.client_id, incarnation),
+            max_message_bytes=self._broker.max_message_bytes,
+        )
+        self._fetch = Fetch(self.link, self._topics, self.client_id, self._folder / "model.body", 8)
         knows_layout = self.client_id != "client-0"
         self.service = ClientService(
             link=self.link,
@@ -134,7 +143,7 @@ class Device:
             incarnation=incarnation,
             outbox=self.outbox,
             training=OneHotTraining(self._trainings, self.client_id, knows_layout=knows_layout),
-            fetch=Fetch(self.link, self._topics, self.client_id, None, 8),
+            fetch=self._fetch,
             runner=_VirtualRunner(self._broker, self._trainings, lambda: self._random.uniform(0.1, 1.0)),
             clock=lambda: self._broker.time.now,
             step=self._step,

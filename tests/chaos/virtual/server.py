@@ -17,6 +17,7 @@ from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy
+from fedmq.aggregator.transfers import Transfers
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Vector
@@ -25,10 +26,11 @@ from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
 from fedmq.transport.link import Will
-from fedmq.transport.memory import MemoryBroker, MemoryLink
+from fedmq.transport.memory import MemoryLink
 from tests.chaos.virtual.crash_points import Crash, CrashPoints
 from tests.chaos.virtual.forgetful_disk import ForgetfulDisk
 from tests.chaos.virtual.one_hot import LAYOUT
+from tests.chaos.virtual.watched_broker import WatchedBroker
 
 __all__ = ["FEDERATION", "Server"]
 
@@ -58,7 +60,7 @@ class Server:
         self,
         folder: Path,
         start: tuple[str, Vector],
-        broker: MemoryBroker,
+        broker: WatchedBroker,
         strategy: Strategy,
         disk: ForgetfulDisk,
         randomness: random.Random,
@@ -82,6 +84,7 @@ class Server:
         self._sync = sync
         self._random = randomness
         self._store: Store | None = None
+        self._transfers: Transfers | None = None
         self._start_at = 0.0
 
     def work(self) -> None:
@@ -124,6 +127,8 @@ class Server:
             self.link.die()
         if self._store is not None:
             self._store.close()
+        if self._transfers is not None:
+            self._transfers.close()
         self.service = self.core = self.link = self._store = None
         if self.power_fails and self.folder.exists():
             self._disk.cut_power(self.folder)
@@ -158,12 +163,18 @@ class Server:
             state = State.initial(run, LAYOUT, weights.copy())
         self.core = self._core_of(state)
         gone = AggregatorPresence(state="offline", run=state.run, incarnation=self.incarnation, version=state.version)
-        self.link = self._broker.link("aggregator", will=Will(topics.aggregator, encode(gone)), durable=True)
+        self.link = self._broker.link(
+            "aggregator",
+            will=Will(topics.aggregator, encode(gone)),
+            durable=True,
+            max_message_bytes=self._broker.max_message_bytes,
+        )
+        self._transfers = Transfers(self.folder / "parts", 1 << 20)
         self.service = AggregatorService(
             link=self.link,
             topics=topics,
             core=self.core,
-            publisher=Publisher(self.link, topics, PLAN, codec_named("float32"), interval=0.1),
+            publisher=Publisher(self.link, topics, PLAN, codec_named("float32"), 0.1, self.folder / "parts"),
             incarnation=self.incarnation,
             fence=Fence(
                 self.incarnation,
@@ -171,6 +182,7 @@ class Server:
                 self._store.predecessors(self.incarnation),
             ),
             store=self._store,
+            transfers=self._transfers,
             reload=self._reload,
             clock=lambda: self._broker.time.now,
             step=self.points.step,

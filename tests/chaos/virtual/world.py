@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pytest
 
+from fedmq.aggregator import transfers
 from fedmq.aggregator.strategies import Strategy
+from fedmq.schemas import parts
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Head
@@ -36,16 +39,23 @@ Sync = Callable[[ForgetfulDisk], Callable[[int], None]]
 
 
 @contextmanager
-def a_world(strategy: Strategy, *, devices: int = 3, seed: int = 0, sync: Sync | None = None) -> Iterator[World]:
-    """A world in a temporary folder, in memory where there is such a place."""
+def a_world(
+    strategy: Strategy, *, devices: int = 3, seed: int = 0, sync: Sync | None = None, part_bytes: int | None = None
+) -> Iterator[World]:
+    """A world in a temporary folder, in memory where there is such a place; `part_bytes` fit into one message."""
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="fedmq-chaos-", dir=memory if memory.is_dir() else None))
-    world = World(folder, strategy, devices=devices, seed=seed, sync=sync)
-    try:
-        yield world
-    finally:
-        world.close()
-        shutil.rmtree(folder)
+    largest = 1 << 28 if part_bytes is None else parts.HEADER_BYTES + part_bytes
+    with pytest.MonkeyPatch.context() as patch:
+        if part_bytes is not None:  # smaller than any real one, so that small models have many
+            patch.setattr(parts, "_GRAIN", part_bytes)
+            patch.setattr(transfers, "_LEAST_PART", part_bytes)
+        world = World(folder, strategy, devices=devices, seed=seed, sync=sync, max_message_bytes=largest)
+        try:
+            yield world
+        finally:
+            world.close()
+            shutil.rmtree(folder)
 
 
 class Machine(Protocol):
@@ -78,13 +88,22 @@ class World:
 
     """
 
-    def __init__(self, folder: Path, strategy: Strategy, *, devices: int, seed: int, sync: Sync | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        strategy: Strategy,
+        *,
+        devices: int,
+        seed: int,
+        sync: Sync | None,
+        max_message_bytes: int = 1 << 28,
+    ) -> None:
         self.folder = folder
         self.strategy = strategy
         self.random = random.Random(seed)
         self.topics = Topics(FEDERATION)
         self.time = VirtualTime()
-        self.broker = WatchedBroker(self.topics, seed=seed, time=self.time)
+        self.broker = WatchedBroker(self.topics, seed=seed, time=self.time, max_message_bytes=max_message_bytes)
         self.trainings = Trainings()
         self.disk = ForgetfulDisk()
         self.starts: dict[str, Vector] = {}
