@@ -31,7 +31,7 @@ PATIENCE = 60.0
 def test_every_field_and_every_word_of_every_message_is_on_the_page() -> None:
     words = set().union(*(_words(model.model_json_schema()) for model in KINDS.values()))
     assert {"outbox_id", "retrain_after", "unknown_base", "quarantine"} < words
-    assert words - set(re.findall(r"`([a-z_0-9]+)`", PAGE)) == set()
+    assert words - set(re.findall(r"`([a-z_0-9-]+)`", PAGE)) == set()
 
 
 def test_the_plans_table_has_every_key_with_its_default() -> None:
@@ -59,7 +59,7 @@ def test_every_limit_of_every_message_is_on_the_page() -> None:
 def test_the_topics_on_the_page_are_those_of_the_vectors() -> None:
     shown = re.findall(r"^\| `(fedmq/\{federation\}[^`]*)`", PAGE, re.MULTILINE)
     used = {row["topic"] for row in read("messages.json")}
-    assert {topic.format(federation="orchard", client_id="dev-7") for topic in shown} == used
+    assert {topic.format(federation="orchard", client_id="dev-7", slot=0, part=0) for topic in shown} == used
 
 
 def test_the_bytes_on_the_page_are_the_vectors() -> None:

@@ -21,10 +21,13 @@ from fedmq.schemas.messages import (
     ClientStatus,
     Head,
     LayoutNotice,
+    Need,
     Offer,
+    Part,
     Progress,
     ProtocolMessage,
     Reply,
+    SnapshotPart,
 )
 from fedmq.schemas.wire import HEADER_LIMIT, decode, encode
 from tests.vectors.make import rendered, vectors
@@ -34,7 +37,10 @@ FOLDER = Path(__file__).parent / "vectors"
 KINDS: dict[str, type[ProtocolMessage]] = {
     "head": Head,
     "layout": LayoutNotice,
+    "snapshot-part": SnapshotPart,
     "offer": Offer,
+    "part": Part,
+    "need": Need,
     "reply": Reply,
     "aggregator": AggregatorPresence,
     "status": ClientStatus,
@@ -108,6 +114,9 @@ def test_the_messages_have_every_kind_and_every_field() -> None:
         "layout": set(),
         "offer": set(),
         "reply": set(),
+        "part": set(),
+        "need": set(),
+        "snapshot-part": set(),
         "aggregator": set(),
         "status": {"base_version"},
         "progress": {"aggregator", "aggregator_version"},

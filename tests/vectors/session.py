@@ -18,11 +18,14 @@ from fedmq.schemas.messages import (
     Later,
     LayoutNotice,
     Missing,
+    Need,
     Offer,
+    Part,
     Progress,
     ProtocolMessage,
     Receipt,
     Reply,
+    SnapshotPart,
     UpdateId,
 )
 from fedmq.schemas.plan import Plan
@@ -107,6 +110,11 @@ def session() -> list[dict[str, Any]]:
         Receipt(update=_id(1), verdict="accepted", version=7, staleness=3),
         Receipt(update=_id(2), verdict="rejected", reason="not_finite", detail="the update has a NaN or an infinity"),
     )
+    in_parts, weights = head(8, "training", Plan())
+    in_parts = in_parts.model_copy(update={"slot": 0, "part_bytes": 24})
+    large = later_on.model_copy(update={"update": _id(3), "number": 1})
+    part = Part(run=RUN, update=_id(3), digest=large.digest, offset=24, number=2)
+    missing = Missing(update=_id(3), ranges=((24, 40),), window=8, heard=1)
     starting = ONLINE.model_copy(update={"state": "starting"})
     gone = ONLINE.model_copy(update={"state": "offline"})
     dead = ClientStatus(state="offline", client_id=CLIENT, incarnation=DEVICE)
@@ -125,6 +133,14 @@ def session() -> list[dict[str, Any]]:
         _reply("two verdicts in one reply", receipts=two),
         _row("an offer with large numbers and nothing measured", update, later_on, later_body),
         _retained("head with another plan, finished", TOPICS.model, *head(71_000, "finished", other_plan)),
+        _retained("a part of a snapshot", TOPICS.part(0, 0), SnapshotPart(run=RUN, version=8), weights[:24]),
+        _retained("head of a slot", TOPICS.slot(0), in_parts),
+        _retained("head of a snapshot in parts", TOPICS.model, in_parts),
+        _row("taking a snapshot in parts", update, Need(run=RUN, version=8)),
+        _row("a part of it did not come", update, Need(run=RUN, version=8, parts=(1,))),
+        _row("offer of an update that goes in parts", update, large),
+        _reply("missing: send these parts", missing=(missing,)),
+        _row("a part of an update", update, part, later_body[24:]),
         _retained("progress", TOPICS.progress, progress),
         _retained("aggregator's last will", TOPICS.aggregator, gone),
         _retained("client's last will", status, dead),
