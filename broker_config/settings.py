@@ -29,7 +29,7 @@ class BrokerSettings(BaseModel):
         keepalive_seconds: after this long without traffic each side asks the other for a sign of life.
         mqtt_version: "auto" asks for MQTT 5 and falls back to 3.1.1.
         profile: "standard", or "narrow" for links of a few kilobytes a second: smaller parts, one at a time.
-        max_message_bytes: of a model or update in one message, else it goes in parts; 122880, in the narrow profile 57344.
+        max_message_bytes: of a model or update in one message, else it goes in parts; 122880, if narrow 57344.
         reconnect_max_seconds: the longest pause between two attempts to connect.
 
     """
