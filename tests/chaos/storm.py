@@ -148,7 +148,7 @@ def storm(
         stage.stop_training()
         for each in everyone:
             each.soothe()
-        settled = work_until(stage.settled, _CALM_SECONDS)
+        settled = work_until(lambda: all(each.well for each in victims.values()) and stage.settled(), _CALM_SECONDS)
         for name in (*stage.client_ids, "aggregator"):
             _stop(victims[name])
     run = stage.run()

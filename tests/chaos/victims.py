@@ -93,6 +93,11 @@ class Victim:
         """Whether it was killed often enough."""
         return self.kills >= self._wanted
 
+    @property
+    def well(self) -> bool:
+        """Whether it runs, and nothing will kill it."""
+        return self.calm and self.life is not None and self._crash is None
+
     def step(self) -> None:
         """Kill it, bury it or start it, if that is due."""
         now = time.monotonic()
