@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedmq.aggregator.folding import add_scaled
+from fedmq.aggregator.folding import add_scaled, scale_and_add
 from fedmq.aggregator.strategies.strategy import Batch, Rates
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import UpdateId
@@ -64,8 +64,8 @@ class Buffer:
         add_scaled(self.total[:parameter_size], sign * weight, vector[:parameter_size])
 
     def clear(self) -> None:
-        """Empty it, keeping the memory."""
-        self.total[...] = 0
+        """Empty it. Its sums are new zeros: the old ones may have become a version's weights."""
+        self.total = np.zeros(len(self.total), np.float32)
         self.weight = self.mass = 0.0
         self.updates = []
         self.opened = None
@@ -75,29 +75,39 @@ class Buffer:
         return Batch(size, len(self.updates), self.weight, self.mass)
 
 
-def step(weights: Vector, buffer: Buffer, rates: Rates, layout: Layout, velocity: Vector | None, beta: float) -> None:
-    """Move the weights by what is in the buffer, in place.
+def step(
+    weights: Vector, buffer: Buffer, rates: Rates, layout: Layout, velocity: Vector | None, beta: float
+) -> tuple[Vector, Vector | None]:
+    """The weights and the momentum after what is in the buffer, as new vectors.
+
+    The old ones stay as they are, whoever still writes or shows them. The new weights lie where the buffer's sums lay,
+    so that no more than three vectors are in memory: clear the buffer next.
 
     With server momentum beta and u the step's full direction, w its damping:
     x += w (beta m + (1 - beta) u), m += w (1 - beta) (u - m). Weight 0 changes nothing, beta 0 is the plain step.
 
     Args:
         weights: x, float32 [layout.size].
-        buffer: at least one update; it is not cleared.
+        buffer: at least one update; its sums are gone afterwards.
         rates: how far.
         layout: of both.
-        velocity: m, float32 [layout.parameter_size]; None without momentum. Changed in place.
+        velocity: m, float32 [layout.parameter_size]; None without momentum.
         beta: the momentum, in [0, 1).
 
     """
-    split = layout.parameter_size
-    total = buffer.total
-    if velocity is None:
-        add_scaled(weights[:split], rates.parameters, total[:split])
-    elif rates.damping > 0:
-        add_scaled(weights[:split], rates.damping * beta, velocity)
-        add_scaled(weights[:split], (1 - beta) * rates.parameters, total[:split])
-        velocity *= np.float32(1 - rates.damping * (1 - beta))
-        add_scaled(velocity, (1 - beta) * rates.parameters, total[:split])
+    split, total = layout.parameter_size, buffer.total
     statistics = weights[split:]
-    statistics += np.float32(rates.statistics) * (total[split:] / np.float32(buffer.weight) - statistics)
+    total[split:] = statistics + np.float32(rates.statistics) * (total[split:] / np.float32(buffer.weight) - statistics)
+    if velocity is None:
+        scale_and_add(total[:split], rates.parameters, weights[:split])
+        return total, None
+    if rates.damping == 0:
+        total[:split] = weights[:split]
+        return total, velocity
+    moved, velocity = weights.copy(), velocity.copy()
+    moved[split:] = total[split:]
+    add_scaled(moved[:split], rates.damping * beta, velocity)
+    add_scaled(moved[:split], (1 - beta) * rates.parameters, total[:split])
+    velocity *= np.float32(1 - rates.damping * (1 - beta))
+    add_scaled(velocity, (1 - beta) * rates.parameters, total[:split])
+    return moved, velocity

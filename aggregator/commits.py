@@ -28,7 +28,7 @@ class Done(NamedTuple):
 
 class _Writing(NamedTuple):
     done: Done
-    copy: Committed | None
+    committed: Committed | None  # None if the live state is that until it is done
     version: int
     finished: str | None
 
@@ -56,12 +56,17 @@ class Commits:
         self._pace = Pace()
         self._writer = Writer(store, wake, clock)
         self._writing: _Writing | None = None
-        self._copy: Committed | None = None  # of what was committed last; None if the live state is that
+        self._committed: Committed | None = None  # what was committed last; None if the live state was it
 
     @property
     def busy(self) -> bool:
         """Whether a commit is still being written."""
         return self._writer.busy
+
+    @property
+    def holds(self) -> bool:
+        """Whether the buffer is being written as it lies in memory: nothing may be folded into it until then."""
+        return self._writer.holds
 
     @property
     def full(self) -> bool:
@@ -103,10 +108,9 @@ class Commits:
         """
         state, news = core.state, core.take()
         self._pace.begun(self._clock())
-        weights = self._writer.copy_of(state)
-        copy = Committed.of(state, weights) if weights is not None else None
+        copy = None if self._writer.writes_at_once(state) else Committed.of(state)
         self._writing = _Writing(Done(self.replies.take(), news), copy, state.version, state.finished)
-        return self._done() if self._writer.begin(state, news, weights) else None
+        return self._done() if self._writer.begin(state, news) else None
 
     def take(self, timeout: float | None) -> Done | None:
         """What came of the one that is being written, if it is done within `timeout` seconds; None waits for it.
@@ -128,20 +132,21 @@ class Commits:
 
     def may_show(self, core: AggregatorCore) -> bool:
         """Whether what was committed last is at hand as a whole."""
-        return self._copy is not None or self.is_all(core)
+        return self._committed is not None or self.is_all(core)
 
     def committed(self, core: AggregatorCore) -> Committed:
         """What was committed last; only if `may_show`."""
-        return self._copy if self._copy is not None and not self.is_all(core) else Committed.of(core.state)
+        known = None if self.is_all(core) else self._committed
+        return known or Committed.of(core.state)
 
     def weights(self, core: AggregatorCore) -> Vector | None:
         """Of the version that was committed last, float32 [layout.size]; None if they have moved since."""
-        if self._copy is not None:
-            return self._copy.weights
+        if self._committed is not None:
+            return self._committed.weights
         return core.state.weights if core.state.version == self.version else None
 
     def _done(self) -> Done:
         assert self._writing is not None
-        done, self._copy, self.version, self.finished = self._writing
+        done, self._committed, self.version, self.finished = self._writing
         self._writing = None
         return done

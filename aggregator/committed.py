@@ -18,7 +18,7 @@ class Committed:
     """A state at the moment of its commit; see `State` and `Progress` for what the figures mean.
 
     Attributes:
-        weights: float32 [layout.size]; the state's own if nothing can have changed since, else a copy.
+        weights: float32 [layout.size]; nobody changes them, a version has new ones.
 
     """
 
@@ -37,12 +37,12 @@ class Committed:
     devices_version: int | None
 
     @classmethod
-    def of(cls, state: State, weights: Vector | None = None) -> Self:
+    def of(cls, state: State) -> Self:
         """Of a state that is being committed."""
         return cls(
             run=state.run,
             layout=state.layout,
-            weights=state.weights if weights is None else weights,
+            weights=state.weights,
             version=state.version,
             finished=state.finished,
             accepted=state.accepted,

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fedmq.aggregator.admission import Rules, admit_body, admit_header
@@ -96,10 +98,10 @@ class AggregatorCore:
         self._freeze(now)
         self._close_if_due(now)
 
-    def published(self, version: int, received: Vector, now: float) -> None:
-        """A snapshot went out; `received` is what devices decode from it."""
+    def published(self, version: int, received: Callable[[], Vector], now: float) -> None:
+        """A snapshot went out; `received` says what devices decode from it."""
         if self.strategy.mixes:
-            self.state.bases[version] = received
+            self.state.bases[version] = received()
             for old in sorted(self.state.bases)[:-HELD_BASES]:
                 del self.state.bases[old]
         self._freeze(now)
@@ -224,7 +226,8 @@ class AggregatorCore:
         state, strategy = self.state, self.strategy
         size = len(state.buffer.updates) if strategy.cohort else state.tempo.buffer_size
         rates = strategy.rates(state.buffer.batch(size))
-        step(state.weights, state.buffer, rates, state.layout, state.velocity, strategy.momentum)
+        moved = step(state.weights, state.buffer, rates, state.layout, state.velocity, strategy.momentum)
+        state.weights, state.velocity = moved
         state.version += 1
         self.news.versions.append(VersionRecord(state.version, tuple(state.buffer.updates), size, why, now))
         state.buffer.clear()

@@ -41,7 +41,7 @@ class Evaluations:
         weights = commits.weights(core)
         if weights is not None:
             self._newest = commits.version
-            self._evaluator.start(commits.version, weights.copy())
+            self._evaluator.start(commits.version, weights)
 
     def start_over(self) -> None:
         """What was measured and not committed is forgotten: measure it again."""

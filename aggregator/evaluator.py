@@ -24,7 +24,7 @@ class Evaluator(Protocol):
         """Whether it can take another."""
 
     def start(self, version: int, weights: Vector) -> None:
-        """Begin to evaluate a version; the weights are its to keep."""
+        """Begin to evaluate a version; nobody may change the weights."""
 
     def take(self) -> tuple[int, Metrics | Exception] | None:
         """Which version, and what came of it; once. None while there is nothing."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedmq.schemas.layout import Vector
 
-__all__ = ["BLOCK", "LARGEST", "add_scaled", "is_bounded"]
+__all__ = ["BLOCK", "LARGEST", "add_scaled", "is_bounded", "scale_and_add"]
 
 BLOCK = 64 * 1024
 """Elements that are worked on at a time."""
@@ -31,6 +31,15 @@ def add_scaled(total: Vector, weight: float, vector: Vector) -> None:
         product = scratch[: len(part)]
         np.multiply(vector[start : start + BLOCK], factor, out=product)
         part += product
+
+
+def scale_and_add(total: Vector, weight: float, vector: Vector) -> None:
+    """total = vector + weight * total, in place; all of them float32 of one length."""
+    factor = np.float32(weight)
+    for start in range(0, len(total), BLOCK):
+        part = total[start : start + BLOCK]
+        part *= factor
+        part += vector[start : start + BLOCK]
 
 
 def is_bounded(vector: Vector) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fedmq.aggregator.committed import Committed
@@ -119,28 +121,28 @@ class Publisher:
 
     def publish(
         self, committed: Committed, strategy: str, goal: str, now: float, *, at_once: bool = False
-    ) -> Vector | None:
+    ) -> Callable[[], Vector] | None:
         """Show what is new and due; with `at_once`, whatever is new.
 
         Returns:
-            What devices decode from the snapshot, float32 [layout.size], if one went out.
+            If a snapshot went out, what says what devices decode from it, float32 [layout.size].
 
         """
         if not self._connected:
             return None
-        received = None
+        received: Callable[[], Vector] | None = None
         look = _look(committed.version, committed.finished)
         due = at_once or now >= self._shown_at + max(self._interval, self._pause)
         if self._shown != look and self._coming is None and due:
-            body = self._codec.encode(committed.weights, committed.layout)
+            body = memoryview(self._codec.encode(committed.weights, committed.layout))
             if self._publish_snapshot(committed, body, look, now):
                 # Deltas refer to what devices decode, not to what was encoded.
-                received = self._codec.decode(body, committed.layout)
+                received = partial(self._codec.decode, body, committed.layout)
         if at_once or now >= self._progress_at + _PROGRESS_INTERVAL:
             self._publish_progress(committed, strategy, goal, now)
         return received
 
-    def _publish_snapshot(self, committed: Committed, body: bytes, look: tuple[int, str], now: float) -> bool:
+    def _publish_snapshot(self, committed: Committed, body: memoryview, look: tuple[int, str], now: float) -> bool:
         """Show a snapshot, or begin to; False if there is no connection."""
         head = Head(
             run=committed.run,
@@ -163,10 +165,10 @@ class Publisher:
         elif (known := self._known_parts(head, before)) is not None:
             if not self._link.publish(self._topics.model, encode(known), retain=True):
                 return False
-            self._snapshots.adopt(known, memoryview(body), now)
+            self._snapshots.adopt(known, body, now)
             self._shown, self._shown_at = look, now
         else:
-            self._snapshots.begin(head, memoryview(body), now)
+            self._snapshots.begin(head, body, now)
             self._coming = look
         return True
 

@@ -37,6 +37,7 @@ __all__ = ["AggregatorService", "Ending"]
 log = logging.getLogger("fedmq.aggregator")
 
 _TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing that they do is finer than that
+_HELD_SECONDS = 1.0  # until an update is offered again while a huge buffer is written
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that follows it ends within five
 
@@ -314,6 +315,9 @@ class AggregatorService:
         now = self.now()
         if self._disk.why is not None:
             self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
+            return
+        if self._commits.holds:
+            self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
             return
         self._publisher.heard(client_id)
         judged = self._core.judged

@@ -7,8 +7,12 @@ version. So a slot that somebody still reads is kept for a while; one slot alway
 from __future__ import annotations
 
 import json
+import logging
+import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from fedmq.schemas.messages import Head, Need, SnapshotPart
 from fedmq.schemas.parts import part_bytes
@@ -17,6 +21,8 @@ from fedmq.schemas.wire import encode
 from fedmq.transport.link import Link
 
 __all__ = ["SLOTS", "Snapshots"]
+
+log = logging.getLogger("fedmq.aggregator")
 
 SLOTS = 2
 """One for the newest snapshot, and one for the one before it, or for who is slow."""
@@ -29,10 +35,41 @@ _READERS = 64  # of a slot that are remembered
 _AGAIN_SECONDS = 2.0  # between two times that the same part is published for those who miss it
 
 
+class _Body:
+    """A snapshot's bytes: in a file without a name if there is a folder with room for them, else in memory."""
+
+    def __init__(self, body: memoryview, folder: Path | None) -> None:
+        self.size = len(body)
+        self._file: IO[bytes] | None = None
+        self._memory: memoryview | None = body
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (kept as long as the slot)
+            written = 0
+            while written < self.size:
+                written += self._file.write(body[written:])
+            self._memory = None
+        except OSError as error:
+            log.warning("a snapshot stays in memory bytes=%d: %s", self.size, error)
+
+    def read(self, start: int, size: int) -> bytes | memoryview:
+        if self._memory is not None:
+            return self._memory[start : start + size]
+        assert self._file is not None
+        return os.pread(self._file.fileno(), min(size, self.size - start), start)
+
+    def __del__(self) -> None:
+        # A slot, a snapshot on its way, or both refer to it: whoever is the last one lets it go.
+        if self._file is not None:
+            self._file.close()
+
+
 @dataclass(slots=True)
 class _Slot:
     head: Head | None = None  # of the snapshot whose parts are all out
-    body: memoryview | None = None
+    body: _Body | None = None
     since: float = 0.0  # when it was out
     readers: dict[str, float] = field(default_factory=dict)  # who reads it, and when they said so last
     again: set[int] = field(default_factory=set)  # parts that somebody misses
@@ -45,7 +82,8 @@ class Snapshots:
     Args:
         link: to the broker.
         topics: of the federation.
-        folder: where it remembers between processes which topics it has filled; None remembers nothing.
+        folder: where snapshots lie while they may be asked for, and where it remembers between processes which topics
+            it has filled; None keeps them in memory.
 
     """
 
@@ -54,9 +92,10 @@ class Snapshots:
         self._topics = topics
         self._slots = [_Slot() for _ in range(SLOTS)]
         self._newest = 0
+        self._folder = folder
         self._path = folder / "slots.json" if folder else None
         self._filled = self._read_filled()  # of each slot, how many topics may hold something
-        self._coming: tuple[int, Head, memoryview, int] | None = None  # slot, head, body, the next part
+        self._coming: tuple[int, Head, _Body, int] | None = None  # slot, head, body, the next part
         self._begun = 0.0
         self._look_at = 0.0
 
@@ -86,7 +125,7 @@ class Snapshots:
     def adopt(self, head: Head, body: memoryview, now: float) -> None:
         """The parts of this snapshot are out, from before; who misses some of them will say so."""
         assert head.slot is not None
-        self._slots[head.slot] = _Slot(head, body, since=now)
+        self._slots[head.slot] = _Slot(head, _Body(body, self._folder), since=now)
         self._newest = head.slot
 
     def begin(self, head: Head, body: memoryview, now: float) -> None:
@@ -99,7 +138,7 @@ class Snapshots:
             self._filled[slot] = parts
             self._write_filled()
         self._slots[slot] = _Slot()
-        self._coming, self._begun, self._look_at = (slot, head, body, 0), now, now
+        self._coming, self._begun, self._look_at = (slot, head, _Body(body, self._folder), 0), now, now
 
     def work(self, now: float) -> tuple[Head, float] | None:
         """Go on; the head of the snapshot whose parts are all out now, to be shown, and how long that took."""
@@ -111,12 +150,12 @@ class Snapshots:
             return None
         slot, head, body, part = self._coming
         assert head.part_bytes is not None
-        while self._link.in_flight < _WINDOW and part * head.part_bytes < len(body):
+        while self._link.in_flight < _WINDOW and part * head.part_bytes < body.size:
             if not self._publish_part(slot, head, body, part):
                 return None
             part += 1
         self._coming = (slot, head, body, part)
-        if part * head.part_bytes < len(body):
+        if part * head.part_bytes < body.size:
             return None
         self._clear(slot, part)
         self._link.publish(self._topics.slot(slot), encode(head), retain=True)
@@ -161,10 +200,10 @@ class Snapshots:
         read = read and now < slot.since + _LONGEST_LEASE_SECONDS
         return self._newest if slot.head is not None and read else other
 
-    def _publish_part(self, slot: int, head: Head, body: memoryview, part: int) -> bool:
+    def _publish_part(self, slot: int, head: Head, body: _Body, part: int) -> bool:
         assert head.part_bytes is not None
-        start = part * head.part_bytes
-        payload = encode(SnapshotPart(run=head.run, version=head.version), body[start : start + head.part_bytes])
+        data = body.read(part * head.part_bytes, head.part_bytes)
+        payload = encode(SnapshotPart(run=head.run, version=head.version), data)
         return self._link.publish(self._topics.part(slot, part), payload, retain=True)
 
     def _publish_again(self, now: float) -> None:

@@ -63,7 +63,7 @@ class State:
     Attributes:
         run: its id, 128 bits in hex.
         layout: of all vectors.
-        weights: x, float32 [layout.size]; changed in place.
+        weights: x, float32 [layout.size]; never changed in place: a version has new ones.
         version: of the weights.
         buffer: updates on their way to the next version.
         velocity: server momentum, float32 [layout.parameter_size]; None without.

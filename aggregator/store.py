@@ -48,7 +48,7 @@ class Commit:
     """What one commit writes, as of one moment.
 
     Attributes:
-        files: vectors by file and name; views of the state's, or copies.
+        files: vectors by file and name; the state's own, or copies.
         statements: rows.
 
     """
@@ -146,13 +146,13 @@ class Store:
         """
         self.write(self.take(state, news))
 
-    def take(self, state: State, news: News, *, weights: Vector | None = None) -> Commit:
+    def take(self, state: State, news: News, *, copy_buffer: bool = False) -> Commit:
         """What a commit of this state would write.
 
         Args:
             state: all of it.
             news: what is new since the last commit.
-            weights: a copy of the state's: the state may then change while the commit is written.
+            copy_buffer: it may be folded into while the commit is written. Other vectors are never changed in place.
 
         """
         before = _Files(number=self._files.number) if self._anew else self._files
@@ -163,20 +163,17 @@ class Store:
             nonlocal number
             number += 1
             name = f"{kind}-{number}.safetensors"
-            there = {key: vector for key, vector in vectors.items() if vector is not None}
-            files[name] = {key: vector if still else vector.copy() for key, vector in there.items()}
+            files[name] = {key: vector for key, vector in vectors.items() if vector is not None}
             return name
 
-        main, buffer, still = before.weights, before.buffer, True
+        main, buffer = before.weights, before.buffer
         bases = {v: before.bases.get(v) or new("base", weights=base) for v, base in state.bases.items()}
-        still = weights is None
         if self._written is None or self._written[0] != state.version or main is None:
-            main = new("weights", velocity=state.velocity)
-            files[main]["weights"] = state.weights if weights is None else weights
+            main = new("weights", weights=state.weights, velocity=state.velocity)
         if not state.buffer.updates:
             buffer = None
         elif self._written != (state.version, len(state.buffer.updates)) or buffer is None:
-            buffer = new("buffer", buffer=state.buffer.total)
+            buffer = new("buffer", buffer=state.buffer.total.copy() if copy_buffer else state.buffer.total)
         refers = _Files(main, buffer, bases, number)
         statements = self._tables.statements(state, news)
         keep = {"weights": main, "buffer": buffer, "bases": bases, "number": number}

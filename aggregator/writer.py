@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.store import Commit, Store
-from fedmq.schemas.layout import Vector
 
 __all__ = ["Writer"]
 
 _AT_ONCE_BYTES = 16 << 20  # of a state: a card that writes 10 MB a second has that in less than two seconds
+_COPIED_BYTES = 128 << 20  # of a model: a third vector in memory that is larger would cost too much of it
 
 
 class Writer:
@@ -33,6 +33,7 @@ class Writer:
         self._done = done
         self._clock = clock
         self._thread: threading.Thread | None = None
+        self._holds = False
         self._failure: BaseException | None = None
 
     @property
@@ -40,13 +41,18 @@ class Writer:
         """Whether a commit goes on in the thread, or its end has not been taken."""
         return self._thread is not None
 
-    def copy_of(self, state: State) -> Vector | None:
-        """A copy of the weights if this state is a large one, which may change while it is written."""
-        vectors = state.weights.nbytes * (2 if state.velocity is None else 3)
-        return state.weights.copy() if self._store is not None and vectors > _AT_ONCE_BYTES else None
+    @property
+    def holds(self) -> bool:
+        """Whether the thread writes the buffer's own memory, which may not change until then."""
+        return self.busy and self._holds
 
-    def begin(self, state: State, news: News, weights: Vector | None) -> bool:
-        """Commit this; whether it is done already. `weights` is what `copy_of` gave.
+    def writes_at_once(self, state: State) -> bool:
+        """Whether `begin` carries out a commit of this state itself."""
+        vectors = state.weights.nbytes * (2 if state.velocity is None else 3)
+        return self._store is None or vectors <= _AT_ONCE_BYTES
+
+    def begin(self, state: State, news: News) -> bool:
+        """Commit this; whether it is done already. If not, `take` will say, and until then `holds` may forbid to fold.
 
         Raises:
             StoreError: nothing was committed.
@@ -54,8 +60,10 @@ class Writer:
         """
         if self._store is None:
             return True
-        commit = self._store.take(state, news, weights=weights)
-        if weights is None:
+        at_once = self.writes_at_once(state)
+        self._holds = state.weights.nbytes > _COPIED_BYTES
+        commit = self._store.take(state, news, copy_buffer=not at_once and not self._holds)
+        if at_once:
             self._write(self._store, commit)
             self._raise()
             return True

@@ -19,7 +19,7 @@ class BodyFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, sequence: int, body: bytes) -> None:
+    def write(self, sequence: int, body: bytes | memoryview) -> None:
         """Keep a body; it survives a crash from here on."""
         path = self._path(sequence)
         part = path.with_name(path.name + ".part")

@@ -81,7 +81,7 @@ class Outbox:
                 self._lock.close()
             raise StoreError(f"{self._where}: outbox.sqlite cannot be used: {error}") from error
 
-    def add(self, offer: Offer, body: bytes, local: LocalState | None) -> tuple[Offer, list[int]]:
+    def add(self, offer: Offer, body: bytes | memoryview, local: LocalState | None) -> tuple[Offer, list[int]]:
         """Keep an update, in one step with what stays on the device.
 
         Args:

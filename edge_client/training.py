@@ -58,12 +58,18 @@ class Training(Protocol):
 
 
 def update_vector(base: Vector, trained: Vector, layout: Layout) -> Vector:
-    """What travels, from what was received and what came of it. Raises ConfigError if it is not finite."""
-    update = trained - base
-    update[layout.parameter_size :] = trained[layout.parameter_size :]
-    if not np.isfinite(update).all():
+    """What travels, from what was received and what came of it; `trained` becomes it, and memory for no more is taken.
+
+    Raises:
+        ConfigError: it is not finite.
+
+    """
+    parameters = trained[: layout.parameter_size]
+    parameters -= base[: layout.parameter_size]
+    # Any NaN or infinity is in the sum, and float32s cannot overflow float64: no array of truths of the model's length.
+    if not np.isfinite(trained.sum(dtype=np.float64)):
         raise ConfigError("the training diverged: the weights have a NaN or an infinity; is the learning rate high?")
-    return update
+    return trained
 
 
 class NumpyTrainer:
@@ -84,12 +90,11 @@ class NumpyTrainer:
 
     def train(self, weights: Vector, layout: Layout, plan: Plan) -> Outcome:
         """Call the function. Raises ConfigError if what it returns does not fit."""
-        base = np.array(weights)
         trained = self._function(layout.views(np.array(weights)), plan)
         if not isinstance(trained, Trained):
             raise ConfigError(f"the training function returned a {type(trained).__name__}, expected fedmq.Trained")
         try:
-            update = update_vector(base, layout.flatten(trained.weights), layout)
+            update = update_vector(weights, layout.flatten(trained.weights), layout)
         except ProtocolError as error:
             raise ConfigError(f"the training function returned other weights than it got: {error}") from error
         if trained.num_samples < 1:

@@ -17,7 +17,7 @@ class Codec:
 
     Attributes:
         name: as it stands in heads and offers.
-        encode: (vector float32 [layout.size], layout) -> bytes.
+        encode: (vector float32 [layout.size], layout) -> bytes; a view of the vector where those are the same.
         decode: (bytes, layout) -> vector float32 [layout.size]; read-only where it is a view of the bytes.
             Raises ProtocolError (`malformed`) for bytes that are not this codec's for this layout.
         decoded: what the other side will hold, bit for bit: `decode(encode(vector))`.
@@ -25,7 +25,7 @@ class Codec:
     """
 
     name: str
-    encode: Callable[[Vector, Layout], bytes]
+    encode: Callable[[Vector, Layout], bytes | memoryview]
     decode: Callable[[bytes | memoryview, Layout], Vector]
 
     def decoded(self, vector: Vector, layout: Layout) -> Vector:

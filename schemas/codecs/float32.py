@@ -1,4 +1,4 @@
-"""`float32`: every float as four bytes, little-endian. Exact; decoding is a view."""
+"""`float32`: every float as four bytes, little-endian. Exact; both ways a view of the same memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fedmq.schemas.layout import Layout, Vector
 __all__ = ["CODEC"]
 
 
-def _encode(vector: Vector, layout: Layout) -> bytes:
-    return vector.astype("<f4", copy=False).tobytes()
+def _encode(vector: Vector, layout: Layout) -> memoryview:
+    return np.ascontiguousarray(vector, "<f4").view(np.uint8).data
 
 
 def _decode(data: bytes | memoryview, layout: Layout) -> Vector:

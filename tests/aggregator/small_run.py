@@ -105,7 +105,7 @@ class SmallRun:
 
     def publish(self) -> None:
         """Show the present version, as the publisher does."""
-        self.core.published(self.state.version, self.state.weights.copy(), self.seconds)
+        self.core.published(self.state.version, self.state.weights.copy, self.seconds)
 
     def judge(
         self, client_id: str, values: Sequence[float] | Vector, *, now: float | None = None, **other: Any

@@ -7,6 +7,7 @@ import pytest
 
 from fedmq.aggregator.buffer import Buffer, Folded, step
 from fedmq.aggregator.strategies import Rates, fedasync_delta
+from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import UpdateId
 from tests.aggregator.small_run import SmallRun, layout_of, outbox, plain_fedbuff, vector
 
@@ -23,34 +24,45 @@ def buffer_with(*numbers: float, weight: float = 1.0) -> Buffer:
 
 def test_a_step_of_weight_0_changes_nothing_not_even_a_bit() -> None:
     weights, velocity = vector(0.1, -0.2, 0.3, 5.0), vector(0.7, 0.11, -0.13)
-    before = weights.tobytes(), velocity.tobytes()
-    step(weights, buffer_with(1, 2, 3, 9), Rates(0.0, 0.0, damping=0.0), LAYOUT, velocity, 0.9)
-    assert (weights.tobytes(), velocity.tobytes()) == before
+    moved, moved_velocity = step(weights, buffer_with(1, 2, 3, 9), Rates(0.0, 0.0, damping=0.0), LAYOUT, velocity, 0.9)
+    assert moved_velocity is not None
+    assert (moved.tobytes(), moved_velocity.tobytes()) == (weights.tobytes(), velocity.tobytes())
+
+
+@pytest.mark.parametrize("beta", [None, 0.9])
+def test_what_is_still_written_or_shown_does_not_move(beta: float | None) -> None:
+    weights, velocity = vector(1, 2, 3, 4), vector(5, 6, 7) if beta else None
+    moved, moved_velocity = step(weights, buffer_with(1, 1, 1, 9), Rates(1.0, 1.0), LAYOUT, velocity, beta or 0.0)
+    assert moved.tolist() != weights.tolist() == [1, 2, 3, 4]
+    assert velocity is None or (velocity.tolist() == [5, 6, 7] and moved_velocity is not velocity)
 
 
 def test_momentum_0_is_the_plain_step_bit_for_bit() -> None:
     plain, with_velocity = vector(0.1, -0.2, 0.3, 5.0), vector(0.1, -0.2, 0.3, 5.0)
-    velocity = np.zeros(3, np.float32)
+    velocity: Vector | None = np.zeros(3, np.float32)
     for number in range(5):
-        buffer, rates = buffer_with(number, 0.3, -1.7, 6.0), Rates(0.37, 0.5, damping=0.6)
-        step(plain, buffer, rates, LAYOUT, None, 0.0)
-        step(with_velocity, buffer, rates, LAYOUT, velocity, 0.0)
+        sums, rates = (number, 0.3, -1.7, 6.0), Rates(0.37, 0.5, damping=0.6)
+        plain, _ = step(plain, buffer_with(*sums), rates, LAYOUT, None, 0.0)
+        with_velocity, velocity = step(with_velocity, buffer_with(*sums), rates, LAYOUT, velocity, 0.0)
     assert plain.tobytes() == with_velocity.tobytes()
 
 
 def test_two_steps_by_hand() -> None:
     # beta 0.5, full steps u = 8: x = 4, m = 4; then x += 0.5 * 4 + 0.5 * 8, m = 0.5 * 4 + 0.5 * 8.
-    weights, velocity = vector(0, 0, 0, 0), np.zeros(3, np.float32)
+    weights, velocity = vector(0, 0, 0, 0), vector(0, 0, 0)
     for expected_x, expected_m in ((4.0, 4.0), (10.0, 6.0)):
-        step(weights, buffer_with(8, 8, 8, 0), Rates(1.0, 0.0), LAYOUT, velocity, 0.5)
+        weights, moved = step(weights, buffer_with(8, 8, 8, 0), Rates(1.0, 0.0), LAYOUT, velocity, 0.5)
+        assert moved is not None
+        velocity = moved
         assert (weights[0], velocity[0]) == (expected_x, expected_m)
 
 
 def test_half_a_step_goes_half_as_far_and_moves_the_velocity_half_as_much() -> None:
     # w = 0.5, u = 8, m = 4, beta = 0.5: x += 0.5 (0.5 * 4 + 0.5 * 8) = 3, m += 0.5 * 0.5 (8 - 4) = 1.
     weights, velocity = vector(0, 0, 0, 0), vector(4, 4, 4)
-    step(weights, buffer_with(8, 8, 8, 0), Rates(0.5, 0.0, damping=0.5), LAYOUT, velocity, 0.5)
-    assert (weights[0], velocity[0]) == (3.0, 5.0)
+    moved, moved_velocity = step(weights, buffer_with(8, 8, 8, 0), Rates(0.5, 0.0, damping=0.5), LAYOUT, velocity, 0.5)
+    assert moved_velocity is not None
+    assert (moved[0], moved_velocity[0]) == (3.0, 5.0)
 
 
 @pytest.mark.parametrize("behind", [0, 20])

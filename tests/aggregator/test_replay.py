@@ -51,7 +51,8 @@ def replayed(
         for folded in record.updates:
             mass = folded.weight if strategy.cohort else 1.0
             buffer.fold(updates[folded.client_id, folded.update.sequence], folded, mass, 0.0)
-        step(weights, buffer, strategy.rates(buffer.batch(record.buffer_size)), layout, velocity, strategy.momentum)
+        rates = strategy.rates(buffer.batch(record.buffer_size))
+        weights, velocity = step(weights, buffer, rates, layout, velocity, strategy.momentum)
         buffer.clear()
     return weights
 

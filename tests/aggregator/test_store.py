@@ -137,7 +137,7 @@ def test_a_run_that_was_restarted_goes_on_to_the_same_bits(strategy: Strategy, t
                                    sequence=number, base_version=version)  # fmt: skip
             core.judge(offer.client_id, offer, body, float(number))
             if core.state.version > version:
-                core.published(core.state.version, core.state.weights.copy(), float(number))
+                core.published(core.state.version, core.state.weights.copy, float(number))
 
     whole, first = (SmallRun(strategy, [0.5, -0.5], [1.0]) for _ in range(2))
     go_on(whole.core, range(11))

@@ -111,6 +111,6 @@ def replayed(run: Run, strategy: Strategy, numbers: Mapping[str, int]) -> Vector
             buffer.fold(one_hot, folded, 1.0, 0.0)
             one_hot[place] = 0
         rates = strategy.rates(buffer.batch(record.buffer_size))
-        step(weights, buffer, rates, run.layout, None, 0.0)
+        weights, _ = step(weights, buffer, rates, run.layout, None, 0.0)
         buffer.clear()
     return weights

@@ -162,7 +162,7 @@ def _reply(name: str, **lists: Any) -> dict[str, Any]:
 
 
 def _encoded(values: list[float], codec: str) -> bytes:
-    return CODECS[codec].encode(np.array(values, np.float32), SMALL)
+    return bytes(CODECS[codec].encode(np.array(values, np.float32), SMALL))
 
 
 def _measured(body: bytes) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _not_replayed(books: Books, state: State) -> list[str]:
     store = Store(world.server.folder, FEDERATION)
     history = list(store.history())
     store.close()
-    weights, buffer = world.starts[state.run].copy(), Buffer.empty(LAYOUT)
+    weights, buffer = world.starts[state.run], Buffer.empty(LAYOUT)
     seen: set[Id] = set()
     for record in history:
         for folded in map(_folded, record["updates"]):
@@ -112,7 +112,8 @@ def _not_replayed(books: Books, state: State) -> list[str]:
             if vector is None:
                 return []  # an id that a restored image used twice, and that the ledger has let go
             buffer.fold(vector, folded, 1.0, 0.0)
-        step(weights, buffer, world.strategy.rates(buffer.batch(record["buffer_size"])), LAYOUT, None, 0.0)
+        rates = world.strategy.rates(buffer.batch(record["buffer_size"]))
+        weights, _ = step(weights, buffer, rates, LAYOUT, None, 0.0)
         buffer.clear()
     same = weights.tobytes() == state.weights.tobytes() and len(history) == state.version
     return [] if same else [f"a replay of {len(history)} versions does not give version {state.version}"]

@@ -112,7 +112,7 @@ class Fleet:
             return  # once is enough: a second job never ends
         vector = np.zeros(LAYOUT.size, np.float32)
         vector[int(client_id.removeprefix("device-")) % CAPACITY] = 1.0
-        body = codec_named("float32").encode(vector, LAYOUT)
+        body = bytes(codec_named("float32").encode(vector, LAYOUT))
         offer = Offer(
             run=head.run,
             client_id=client_id,
