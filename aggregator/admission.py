@@ -70,16 +70,22 @@ def admit_header(offer: Offer, rules: Rules, version: int, held: Container[int] 
     codec_named(offer.codec)
 
 
-def admit_body(offer: Offer, body: memoryview, rules: Rules) -> Vector:
+def admit_body(offer: Offer, body: memoryview, rules: Rules, digest: str | None = None) -> Vector:
     """The vector of an update whose header is admitted, decoded; float32 [layout.size].
 
     Delta of the parameters, trained values of the statistics.
+
+    Args:
+        offer: its header.
+        body: the encoded update.
+        rules: what this run takes.
+        digest: of the body, where it is known already.
 
     Raises:
         ProtocolError: it is refused; `reason` is what its sender reads.
 
     """
-    if len(body) != offer.size or hashlib.sha256(body).hexdigest() != offer.digest:
+    if len(body) != offer.size or (digest or hashlib.sha256(body).hexdigest()) != offer.digest:
         raise ProtocolError("malformed", f"{len(body)} bytes of update do not have the announced size and digest")
     vector = codec_named(offer.codec).decode(body, rules.layout)
     if not is_bounded(vector):

@@ -53,7 +53,9 @@ class AggregatorCore:
         if strategy.buffer_size is not None:
             state.tempo.buffer_size = strategy.buffer_size
 
-    def judge(self, client_id: str, offer: Offer, body: memoryview, now: float) -> Receipt | Missing:
+    def judge(
+        self, client_id: str, offer: Offer, body: memoryview, now: float, *, digest: str | None = None
+    ) -> Receipt | Missing:
         """The verdict on an offer from this client's topic, the same however often it is asked for.
 
         Args:
@@ -61,6 +63,7 @@ class AggregatorCore:
             offer: the header.
             body: the encoded update; empty if the client thinks that it was sent before.
             now: seconds of the run.
+            digest: of the body, where it is known already.
 
         """
         if offer.client_id != client_id:
@@ -76,7 +79,7 @@ class AggregatorCore:
             self._admit_header(client_id, offer)
             if not body and offer.size:
                 return Missing(update=offer.update, ranges=((0, offer.size),))
-            receipt = self._accept(client_id, offer, body, now)
+            receipt = self._accept(client_id, offer, body, digest, now)
         except ProtocolError as refusal:
             receipt = self._refuse(offer, refusal)
         self._remember(client_id, offer.digest, receipt)
@@ -150,9 +153,9 @@ class AggregatorCore:
             if late:
                 raise ProtocolError("late", late)
 
-    def _accept(self, client_id: str, offer: Offer, body: memoryview, now: float) -> Receipt:
+    def _accept(self, client_id: str, offer: Offer, body: memoryview, digest: str | None, now: float) -> Receipt:
         state, strategy = self.state, self.strategy
-        vector = admit_body(offer, body, self.rules)
+        vector = admit_body(offer, body, self.rules, digest)
         staleness = state.version - offer.base_version
         weight, mass = strategy.weigh(Arrival(staleness, offer.num_samples, state.tempo.median_samples()))
         folded = Folded(client_id, offer.update, offer.base_version, staleness, weight, offer.num_samples)

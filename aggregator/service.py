@@ -311,7 +311,7 @@ class AggregatorService:
             return None
         return hashlib.sha256(codec_named(codec).encode(weights, self._core.state.layout)).hexdigest()
 
-    def _judge(self, client_id: str, offer: Offer, body: memoryview) -> None:
+    def _judge(self, client_id: str, offer: Offer, body: memoryview, digest: str | None = None) -> None:
         now = self.now()
         if self._disk.why is not None:
             self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
@@ -322,7 +322,7 @@ class AggregatorService:
         self._publisher.heard(client_id)
         judged = self._core.judged
         try:
-            answer = self._core.judge(client_id, offer, body, now)
+            answer = self._core.judge(client_id, offer, body, now, digest=digest)
         except Exception as error:
             # Ours, not the sender's; but an update that breaks us must not come back for ever.
             log.exception("judging failed client=%s sequence=%d", client_id, offer.update.sequence)
@@ -346,13 +346,12 @@ class AggregatorService:
         """Have the bytes of an update sent, or judge it if they have come before. None of it promises anything."""
         try:
             asked = answer if self._transfers is None else self._transfers.ask(client_id, offer, now)
+            if isinstance(asked, Missing | Later):
+                self._reply(client_id, asked)
+            else:
+                self._judge(client_id, offer, asked.view(), asked.digest())
         except StoreError as error:
             self._no_room(client_id, offer.update, error)
-            return
-        if isinstance(asked, memoryview):
-            self._judge(client_id, offer, asked)
-        else:
-            self._reply(client_id, asked)
 
     def _take_part(self, client_id: str, part: Part, body: memoryview) -> None:
         if self._transfers is None or self._disk.why is not None:

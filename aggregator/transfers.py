@@ -1,18 +1,19 @@
 """Updates that come in parts, on their way: what is here of each, and how fast its client may send.
 
-They promise nothing: an update counts when it is judged, and it is judged when it is whole. What is here survives a
-restart as far as the disk has it.
+They promise nothing: an update counts when it is judged, and it is judged when it is whole. What takes longer than a
+moment goes to the disk, and survives a restart as far as the disk has it.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.errors import ProtocolError, StoreError
 from fedmq.schemas.messages import Later, Missing, Offer, Part
 from fedmq.schemas.parts import Coverage
-from fedmq.transport.spool import Spool
+from fedmq.transport.spool import FileSpool, MemorySpool, Spool, key_of
 
 __all__ = ["Transfers"]
 
@@ -22,7 +23,11 @@ _LEAST_PART = 4096  # bytes; of smaller ones a hostile client could send million
 _ACTIVE_SECONDS = 10.0  # since its last part, that a client has its share of the windows
 _IDLE_SECONDS = 120.0  # after which a transfer may be given up for another one
 _BUSY_SECONDS = 5.0  # until a client that found no room offers again
+_LEFT_SECONDS = 10.0  # after a restart, in which a client may come back to what is half here of it
 _MOST_KNOWN = 1024  # offers without bytes; beyond it, those that nothing followed are forgotten
+_IN_MEMORY_BYTES = 16 << 20  # of an update; a larger one goes to the disk from its first part on
+_ALL_IN_MEMORY_BYTES = 64 << 20  # of all updates
+_IN_MEMORY_SECONDS = 2.0  # since its first part; then a crash may cost no more of it
 _RANGES = 64  # that an answer names
 
 
@@ -32,10 +37,12 @@ class _Transfer:
     heard: int | None
     at: float  # when its client was heard last
     spool: Spool | None = None  # opened for the first part
-    unanswered: int = 0  # parts since the last answer
+    opened: float = 0.0
+    window: int = 1  # that its client was told last
+    unanswered: int = 0  # parts since then
 
     def missing(self, window: int) -> Missing:
-        self.unanswered = 0
+        self.window, self.unanswered = window, 0
         coverage = self.spool.coverage if self.spool else Coverage(self.offer.size)
         ranges = tuple(zip(range(_RANGES), coverage.missing(), strict=False))
         return Missing(
@@ -57,12 +64,17 @@ class Transfers:
         self._most_bytes = most_bytes
         self._transfers: dict[str, _Transfer] = {}
         self._judged: list[str] = []  # clients whose verdict is not committed yet
-        # What an earlier process left; whoever comes back goes on with it.
-        self._left = {path.stem: path.stat().st_size for path in folder.glob("*.body")}
+        # What an earlier process left, whose key and size; whoever comes back goes on with it.
+        self._left = {path.stem: (key_of(path), path.stat().st_size) for path in folder.glob("*.body")}
+        self._first_at: float | None = None
 
-    def ask(self, client_id: str, offer: Offer, now: float) -> Missing | Later | memoryview:
-        """What to answer to an offer without its bytes, which could be admitted; the bytes if they are here."""
+    def ask(self, client_id: str, offer: Offer, now: float) -> Missing | Later | Spool:
+        """What to answer to an offer without its bytes, which could be admitted; what has the bytes if all are here."""
         transfer = self._transfers.get(client_id)
+        self._first_at = now if self._first_at is None else self._first_at
+        left, _ = self._left.get(client_id, (_key(offer), 0))
+        if left != _key(offer) and now < self._first_at + _LEFT_SECONDS:
+            return _later(offer)  # the one that is half here may be offered next
         if transfer is not None and _key(transfer.offer) != _key(offer):
             if now < transfer.at + _IDLE_SECONDS:
                 return _later(offer)
@@ -75,10 +87,10 @@ class Transfers:
                 return _later(offer)
             transfer = self._transfers[client_id] = _Transfer(offer, offer.number, now)
             if client_id in self._left:
-                transfer.spool = self._spool(client_id, offer)
+                transfer.spool = self._on_disk(client_id, offer)
         transfer.offer, transfer.heard, transfer.at = offer, offer.number, now
         if transfer.spool is not None and transfer.spool.coverage.complete:
-            return transfer.spool.view()
+            return transfer.spool
         return transfer.missing(self._window(now))
 
     def take(self, client_id: str, part: Part, body: memoryview, now: float) -> Missing | Offer | None:
@@ -98,14 +110,16 @@ class Transfers:
                 "malformed", f"a part of {len(body)} bytes at {part.offset} of an update of {transfer.offer.size}"
             )
         if transfer.spool is None:
-            transfer.spool = self._spool(client_id, transfer.offer)
+            transfer.spool, transfer.opened = self._new_spool(client_id, transfer.offer), now
+        elif isinstance(transfer.spool, MemorySpool) and now > transfer.opened + _IN_MEMORY_SECONDS:
+            transfer.spool = self._moved(transfer.spool, client_id, transfer.offer)
         transfer.spool.write(part.offset, body)
         transfer.heard, transfer.at = max(part.number, transfer.heard or 0), now
         transfer.unanswered += 1
         if transfer.spool.coverage.complete:
             return transfer.offer
-        window = self._window(now)
-        return transfer.missing(window) if transfer.unanswered >= max(1, window // 2) else None
+        # Half of the window that its client knows of: a larger one of now it might never fill.
+        return transfer.missing(self._window(now)) if transfer.unanswered >= max(1, transfer.window // 2) else None
 
     def judged(self, client_id: str, offer: Offer) -> None:
         """An update has its verdict; its bytes stay until that is committed."""
@@ -131,10 +145,14 @@ class Transfers:
             transfer.spool.remove()
 
     def close(self) -> None:
-        """Let the files be, for the next process."""
-        for transfer in self._transfers.values():
-            if transfer.spool is not None:
-                transfer.spool.close()
+        """Leave to the next process what is here."""
+        for client_id, transfer in self._transfers.items():
+            spool = transfer.spool
+            if isinstance(spool, MemorySpool):
+                with suppress(StoreError):  # then it comes again
+                    spool = self._moved(spool, client_id, transfer.offer)
+            if spool is not None:
+                spool.close()
         self._transfers.clear()
 
     def _window(self, now: float) -> int:
@@ -142,13 +160,13 @@ class Transfers:
         return max(1, min(_WINDOW, _ALL_WINDOWS // max(1, active)))
 
     def _make_room(self, client_id: str, size: int, now: float) -> bool:
-        others = sum(size for left, size in self._left.items() if left != client_id)
+        others = sum(size for left, (_, size) in self._left.items() if left != client_id)
         taken = others + sum(transfer.offer.size for transfer in self._transfers.values())
         idle = sorted((one.at, name) for name, one in self._transfers.items() if now >= one.at + _IDLE_SECONDS)
         for left in [name for name in self._left if name != client_id]:
             if taken + size <= self._most_bytes:
                 return True
-            taken -= self._left.pop(left)
+            taken -= self._left.pop(left)[1]
             self._path(left).unlink(missing_ok=True)
         for _, name in idle:
             if taken + size <= self._most_bytes:
@@ -163,9 +181,20 @@ class Transfers:
             if one.spool is None and now >= one.at + _IDLE_SECONDS:
                 del self._transfers[name]
 
-    def _spool(self, client_id: str, offer: Offer) -> Spool:
+    def _new_spool(self, client_id: str, offer: Offer) -> Spool:
+        taken = sum(one.offer.size for one in self._transfers.values() if isinstance(one.spool, MemorySpool))
+        if offer.size <= _IN_MEMORY_BYTES and taken + offer.size <= _ALL_IN_MEMORY_BYTES:
+            return MemorySpool(offer.size)
+        return self._on_disk(client_id, offer)
+
+    def _moved(self, spool: MemorySpool, client_id: str, offer: Offer) -> Spool:
+        moved = self._on_disk(client_id, offer)
+        spool.move(moved)
+        return moved
+
+    def _on_disk(self, client_id: str, offer: Offer) -> Spool:
         self._left.pop(client_id, None)
-        return Spool(self._path(client_id), _key(offer), offer.size)
+        return FileSpool(self._path(client_id), _key(offer), offer.size)
 
     def _path(self, client_id: str) -> Path:
         return self._folder / f"{client_id}.body"

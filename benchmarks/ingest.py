@@ -28,8 +28,12 @@ SIZES = (
     Size("10KB-float32", 2_500, 20_000, 2_000),
     Size("1MB-float32", 250_000, 400, 64),
     Size("10MB-float32", 2_500_000, 30, 16),
+    Size("1MB-parts", 250_000, 400, 64, parts=True),
+    Size("10MB-parts", 2_500_000, 40, 64, parts=True),
+    Size("100MB-parts", 25_000_000, 4, 64, parts=True),
 )
 CLIENTS = (1, 10, 1000)
+CLIENTS_IN_PARTS = (2, 4, 8)  # each has one update at a time
 
 
 def say(text: str) -> None:
@@ -79,7 +83,9 @@ def throughput(size: Size, clients: tuple[int, ...], runs: int, folder: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[*(size.name for size in SIZES), "latency"], help="one row")
-    parser.add_argument("--clients", type=int, nargs="*", default=list(CLIENTS), help="default: 1 10 1000")
+    parser.add_argument(
+        "--clients", type=int, nargs="*", default=list(CLIENTS), help="default: 1 10 1000; in parts 2 4"
+    )
     parser.add_argument("--runs", type=int, default=5, help="of each receiver (default: 5)")
     parser.add_argument("--folder", type=Path, help="on the disk to measure (default: a temporary one)")
     parser.add_argument("--json", action="store_true", help="one object as the last line")
@@ -89,7 +95,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fedmq-ingest-", dir=options.folder) as name:
         for size in SIZES:
             if options.only in (None, size.name):
-                rows += throughput(size, tuple(options.clients), options.runs, Path(name))
+                clients = CLIENTS_IN_PARTS if size.parts else tuple(options.clients)
+                rows += throughput(size, clients, options.runs, Path(name))
         if options.only in (None, "latency"):
             for size in SIZES[:2]:
                 latency.append(latencies(size, Path(name) / f"latency-{size.name}"))

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ingest_counting import Lines, Receipts
+from ingest_parts import PART_BYTES
 from ingest_system import FEDERATION, Aggregator, Broker, Publisher, reset, start_c, start_paho
 
 PUBLISHERS = 2
@@ -18,12 +19,16 @@ _PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Size:
-    """A row: model of so many floats, updates in a run (an even number), and how many may be on their way."""
+    """A row: model of so many floats, updates in a run (an even number), and how many may be on their way.
+
+    In parts, the parts may be on their way, and each client has one update at a time.
+    """
 
     name: str
     floats: int
     updates: int
     outstanding: int
+    parts: bool = False
 
     @property
     def bytes(self) -> int:
@@ -41,8 +46,8 @@ class Bench:
         self._progress = folder / "progress"
         self._broker = Broker(folder / "broker")
         self._bare = Broker(folder / "bare")
-        self._aggregator = Aggregator(folder / "aggregator", self._broker, size.floats)
-        self._publishers = [Publisher() for _ in range(PUBLISHERS)]
+        self._aggregator = Aggregator(folder / "aggregator", self._broker, size.floats, parts=size.parts)
+        self._publishers = [Publisher(parts=size.parts) for _ in range(PUBLISHERS)]
         self._outboxes = [os.urandom(16).hex() for _ in range(PUBLISHERS)]
         self._next: dict[int, int] = {}  # update, by number of clients: each run goes on with the next ids
         self._costs: dict[int, list[float]] = {}
@@ -78,7 +83,7 @@ class Bench:
         reset(self._progress)
         subscriber = start_paho(self._bare.port, self._progress)
         try:
-            return self._run(self._bare.port, clients)
+            return self._run(self._bare.port, clients, bare=True)
         finally:
             subscriber.stop()
 
@@ -89,7 +94,7 @@ class Bench:
             return 0.0
         watch = Lines(self._bare.port, subscriber, self._progress)
         try:
-            return self._run(self._bare.port, clients)
+            return self._run(self._bare.port, clients, bare=True)
         finally:
             subscriber.stop()
             watch.join()
@@ -103,13 +108,14 @@ class Bench:
             "peak_mb": peak,
         }
 
-    def _run(self, port: int, clients: int) -> float:
+    def _run(self, port: int, clients: int, *, bare: bool = False) -> float:
         count = self.size.updates
         first = self._next.get(clients, 0)
         self._next[clients] = first + count
         head = self._aggregator.newest_head()
         names = [f"c{clients}-{n}" for n in range(clients)]
-        for n, publisher in enumerate(self._publishers):
+        jobs = self._in_parts(names, first, bare) if self.size.parts else self._whole(names, first)
+        for publisher, job in zip(self._publishers, jobs, strict=True):
             publisher.give(
                 {
                     "port": port,
@@ -118,27 +124,46 @@ class Bench:
                     "layout": head.layout,
                     "base_version": head.version,
                     "floats": self.size.floats,
-                    "clients": names,
-                    # One for each publisher, because what one outbox sends has to stay in order.
-                    "outbox": self._outboxes[n],
-                    "first": first + n,
-                    "count": count // PUBLISHERS,
-                    "outstanding": self.size.outstanding,
                     "publishers": PUBLISHERS,
-                    "rate": 0.0,
                     "progress": str(self._progress),
+                    **job,
                 }
             )
+        messages = count * (-(-self.size.bytes // PART_BYTES) if bare and self.size.parts else 1)
         for publisher in self._publishers:
             publisher.await_word("ready")
         progress = reset(self._progress)
         begun = time.monotonic()
         for publisher in self._publishers:
             publisher.go()
-        while progress.count < count:
+        while progress.count < messages:
             if time.monotonic() > max(progress.at, begun) + _PATIENCE:
-                raise SystemExit(f"{self.size.name}: {progress.count} of {count} arrived; see the logs")
+                raise SystemExit(f"{self.size.name}: {progress.count} of {messages} arrived; see the logs")
             time.sleep(0.005)
         for publisher in self._publishers:
             publisher.await_word("done")
         return count / (progress.at - begun)
+
+    def _whole(self, clients: list[str], first: int) -> list[dict[str, object]]:
+        common = {
+            "clients": clients,
+            "count": self.size.updates // PUBLISHERS,
+            "outstanding": self.size.outstanding,
+            "rate": 0.0,
+        }
+        # An outbox for each publisher, because what one outbox sends has to stay in order.
+        return [common | {"outbox": self._outboxes[n], "first": first + n} for n in range(PUBLISHERS)]
+
+    def _in_parts(self, clients: list[str], first: int, bare: bool) -> list[dict[str, object]]:
+        each = self.size.updates // len(clients)
+        return [
+            {
+                "clients": clients[n::PUBLISHERS],
+                "outbox": self._outboxes[n],
+                "first": first // len(clients),
+                "count": each,
+                "outstanding": self.size.outstanding // PUBLISHERS,
+                "bare": bare,
+            }
+            for n in range(PUBLISHERS)
+        ]

@@ -85,7 +85,9 @@ class Broker(Process):
 class Aggregator(Process):
     """`fedmq aggregator`, FedBuff with K = 10, for a model of one vector of `floats`; ready when constructed."""
 
-    def __init__(self, folder: Path, broker: Broker, floats: int, *, publish_interval: float = 0.5) -> None:
+    def __init__(
+        self, folder: Path, broker: Broker, floats: int, *, publish_interval: float = 0.5, parts: bool = False
+    ) -> None:
         folder.mkdir(parents=True)
         save_file({"w": np.zeros(floats, np.float32)}, folder / "init.safetensors")
         settings = folder / "federation.toml"
@@ -93,7 +95,7 @@ class Aggregator(Process):
 federation = "{FEDERATION}"
 [broker]
 url = "mqtt://127.0.0.1:{broker.port}"
-max_message_bytes = {_LARGEST}
+{"" if parts else f"max_message_bytes = {_LARGEST}"}
 [aggregator]
 folder = "{folder / "run"}"
 init = "{folder / "init.safetensors"}"
@@ -126,11 +128,11 @@ publish_interval = {publish_interval}
 
 
 class Publisher:
-    """One process that builds updates and sends them; see ingest_publisher.py."""
+    """One process that builds updates and sends them; see ingest_publisher.py and ingest_parts.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, parts: bool = False) -> None:
         self.child = subprocess.Popen(
-            [sys.executable, str(_HERE / "ingest_publisher.py")],
+            [sys.executable, str(_HERE / ("ingest_parts.py" if parts else "ingest_publisher.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

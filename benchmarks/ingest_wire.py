@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["Progress", "connect", "length", "packets", "publish_head", "subscribe"]
+__all__ = ["Progress", "connect", "length", "packets", "packets_in", "publish_head", "subscribe"]
 
 
 class Progress:
@@ -69,19 +69,25 @@ def packets(sock: socket.socket) -> Iterator[tuple[str, bytes]]:
     """Topic and payload of what comes at QoS 0, for ever; TimeoutError as the socket's timeout says."""
     data = bytearray()
     while True:
-        size, head = _announced(data)
-        if head and len(data) >= head + size:
-            body = bytes(data[head : head + size])
-            first = data[0]
-            del data[: head + size]
-            if first & 0xF0 == 0x30:
-                (topic,) = struct.unpack_from("!H", body)
-                yield body[2 : 2 + topic].decode(), body[2 + topic :]
-            continue
+        yield from packets_in(data)
         more = sock.recv(1 << 20)
         if not more:
             raise SystemExit("the broker closed the connection")
         data += more
+
+
+def packets_in(data: bytearray) -> Iterator[tuple[str, bytes]]:
+    """Topic and payload of what has come whole at QoS 0; it is taken out of `data`, as is any other packet."""
+    while True:
+        size, head = _announced(data)
+        if not head or len(data) < head + size:
+            return
+        body = bytes(data[head : head + size])
+        first = data[0]
+        del data[: head + size]
+        if first & 0xF0 == 0x30:
+            (topic,) = struct.unpack_from("!H", body)
+            yield body[2 : 2 + topic].decode(), body[2 + topic :]
 
 
 def _announced(data: bytearray) -> tuple[int, int]:

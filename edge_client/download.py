@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedmq.schemas.messages import Head, SnapshotPart
-from fedmq.schemas.parts import Coverage, cut
-from fedmq.transport.spool import Spool
+from fedmq.schemas.parts import cut
+from fedmq.transport.spool import FileSpool, MemorySpool, Spool
 
 __all__ = ["Download"]
 
@@ -44,9 +44,8 @@ class Download:
         self._most = window
         self._window = min(_FIRST_WINDOW, window)
         self._came_at = now
-        self._memory = bytearray(head.size) if path is None else None
-        self._spool = Spool(path, f"{head.run} {head.version} {head.digest}", head.size) if path is not None else None
-        self._coverage = self._spool.coverage if self._spool is not None else Coverage(head.size)
+        key = f"{head.run} {head.version} {head.digest}"
+        self._spool: Spool = MemorySpool(head.size) if path is None else FileSpool(path, key, head.size)
         self.listening: set[int] = set()
         self._quiet = _QUIET_SECONDS
         self._ask_at = now + self._quiet
@@ -55,16 +54,16 @@ class Download:
     @property
     def complete(self) -> bool:
         """Whether all of it is here."""
-        return self._coverage.complete
+        return self._spool.coverage.complete
 
     def body(self) -> memoryview:
         """The encoded weights, when it is complete."""
-        return self._spool.view() if self._spool is not None else memoryview(self._memory or b"").toreadonly()
+        return self._spool.view()
 
     def listen(self) -> tuple[list[int], list[int]]:
         """Parts whose topics to subscribe to now, and those to unsubscribe from."""
         wanted: set[int] = set()
-        for start, _ in cut(self._coverage.missing(), self._part_bytes):
+        for start, _ in cut(self._spool.coverage.missing(), self._part_bytes):
             if len(wanted) >= self._window:
                 break
             wanted.add(start // self._part_bytes)
@@ -87,12 +86,7 @@ class Download:
         start = part * self._part_bytes
         if len(body) != min(self._part_bytes, self.head.size - start):
             return  # of parts that were cut otherwise; the right one is asked for
-        if self._spool is not None:
-            self._spool.write(start, body)
-        else:
-            assert self._memory is not None
-            self._memory[start : start + len(body)] = body
-            self._coverage.add(start, start + len(body))
+        self._spool.write(start, body)
         self._quiet = _QUIET_SECONDS
         self._ask_at = now + self._quiet
         self._window = max(1, min(self._most, int(_AHEAD_SECONDS / max(now - self._came_at, 1e-3)), self._window + 1))
@@ -117,7 +111,6 @@ class Download:
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of it; a later process goes on with what is on the disk, unless it is removed."""
-        if self._spool is not None:
-            self._spool.close()
-            if remove:
-                self._spool.remove()
+        self._spool.close()
+        if remove:
+            self._spool.remove()

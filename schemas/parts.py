@@ -43,20 +43,29 @@ class Coverage:
             start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
         self._starts[first:last], self._ends[first:last] = [start], [end]
 
+    def there(self) -> list[Range]:
+        """The ranges that have come, in order."""
+        return list(zip(self._starts, self._ends, strict=True))
+
     def missing(self) -> Iterator[Range]:
         """The ranges that have not come, in order."""
-        at = 0
-        for start, end in zip(self._starts, self._ends, strict=True):
-            if start > at:
-                yield at, start
-            at = end
-        if at < self.size:
-            yield at, self.size
+        return iter(self.lacks(0, self.size))
+
+    def lacks(self, start: int, end: int) -> list[Range]:
+        """Those bytes from `start` up to `end` that have not come, in order."""
+        found = []
+        place = bisect_right(self._ends, start)  # the first range that ends after it
+        while start < end:
+            begins, ends = (self._starts[place], self._ends[place]) if place < len(self._ends) else (end, end)
+            if begins > start:
+                found.append((start, min(begins, end)))
+            start, place = max(ends, start), place + 1
+        return found
 
     @property
     def complete(self) -> bool:
         """Whether all of it is there."""
-        return next(self.missing(), None) is None
+        return self._starts == [0] and self._ends == [self.size] if self.size else True
 
 
 def part_bytes(max_message_bytes: int) -> int:

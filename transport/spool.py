@@ -1,7 +1,7 @@
-"""A body that comes in parts, on the disk until it is whole: a file of its bytes, and a list of those that are there.
+"""A body that comes in parts, until it is whole: in a file beside a list of what is there, or in memory.
 
-Nothing here is synced. After a crash each part that the list names is compared with its digest, and what did not reach
-the disk is missing again.
+Nothing here is synced. After a crash each part that the list names is compared with its checksum, and what did not
+reach the disk is missing again.
 """
 
 from __future__ import annotations
@@ -10,27 +10,88 @@ import hashlib
 import json
 import mmap
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.parts import Coverage
 
-__all__ = ["Spool"]
+__all__ = ["FileSpool", "MemorySpool", "Spool", "key_of"]
 
-_CHECK_BYTES = 16  # of a part's SHA-256
+_READ_BYTES = 1 << 20
+
+
+class Spool(Protocol):
+    """One body in parts. Each byte is as it came first; `digest` and `view` are only of a body that is complete.
+
+    Attributes:
+        coverage: the bytes that are there.
+
+    """
+
+    coverage: Coverage
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Keep a part. Raises StoreError: the disk refuses, and the part is missing still."""
+
+    def digest(self) -> str:
+        """The SHA-256 of the bytes, in hex. Raises StoreError: the disk refuses."""
+
+    def view(self) -> memoryview:
+        """The bytes. Raises StoreError: the disk refuses."""
+
+    def close(self) -> None:
+        """Let it be, for a later process if it is on the disk."""
+
+    def remove(self) -> None:
+        """Remove it. A view that is still held stays good."""
+
+
+class MemorySpool:
+    """A body in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.coverage = Coverage(size)
+        self._bytes = bytearray(size)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Keep a part."""
+        for start, end in self.coverage.lacks(offset, offset + len(data)):
+            self._bytes[start:end] = data[start - offset : end - offset]
+        self.coverage.add(offset, offset + len(data))
+
+    def digest(self) -> str:
+        """The SHA-256 of the bytes, in hex."""
+        return hashlib.sha256(self._bytes).hexdigest()
+
+    def view(self) -> memoryview:
+        """The bytes."""
+        return memoryview(self._bytes).toreadonly()
+
+    def move(self, spool: Spool) -> None:
+        """Write what is here into another. Raises StoreError: the disk refuses."""
+        for start, end in self.coverage.there():
+            for offset in range(start, end, _READ_BYTES):
+                spool.write(offset, self.view()[offset : min(offset + _READ_BYTES, end)])
+
+    def close(self) -> None:
+        """Nothing stays."""
+
+    def remove(self) -> None:
+        """Nothing stays."""
 
 
 class _Part(NamedTuple):
     offset: int
     length: int
-    check: str
+    check: int
 
 
-class Spool:
-    """One body in parts.
+class FileSpool:
+    """A body in a file, with which a later process goes on.
 
     Args:
         path: of the file; its list lies beside it, with `.parts` behind the name.
@@ -48,8 +109,10 @@ class Spool:
     def __init__(self, path: Path, key: str, size: int) -> None:
         self.key = key
         self.coverage = Coverage(size)
+        self._sha256 = hashlib.sha256()  # of the bytes before `_hashed`
+        self._hashed = 0
         self._path = path
-        self._list_path = path.with_name(path.name + ".parts")
+        self._list_path = _list_of(path)
         self._head = json.dumps({"key": key, "size": size})
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,20 +128,33 @@ class Spool:
             self.coverage.add(offset, offset + length)
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Keep a part.
+        """Keep a part. Raises StoreError: the disk refuses, and the part is missing still."""
+        for start, end in self.coverage.lacks(offset, offset + len(data)):
+            self._write(start, data[start - offset : end - offset])
 
-        Raises:
-            StoreError: the disk refuses; the part is missing still.
-
-        """
+    def _write(self, offset: int, data: memoryview) -> None:
         with self._translated():
             if os.pwrite(self._file.fileno(), data, offset) != len(data):
                 raise OSError("a part was not written whole")
             self._note(json.dumps(_Part(offset, len(data), _check(data))))
         self.coverage.add(offset, offset + len(data))
+        if offset == self._hashed:  # while it is in the processor's cache
+            self._sha256.update(data)
+            self._hashed += len(data)
+
+    def digest(self) -> str:
+        """The SHA-256 of the bytes, in hex. Raises StoreError: the disk refuses."""
+        with self._translated():
+            while self._hashed < self.coverage.size:
+                data = os.pread(self._file.fileno(), _READ_BYTES, self._hashed)
+                if not data:
+                    raise OSError("the file has become shorter")
+                self._sha256.update(data)
+                self._hashed += len(data)
+        return self._sha256.hexdigest()
 
     def view(self) -> memoryview:
-        """The bytes, from the file as they are needed; only of a body that is complete."""
+        """The bytes, from the file as they are needed. Raises StoreError: the disk refuses."""
         if not self.coverage.size:
             return memoryview(b"")
         with self._translated():
@@ -103,7 +179,7 @@ class Spool:
         for line in lines if head == self._head else []:
             try:
                 offset, length, check = json.loads(line)
-                parts.append(_Part(int(offset), int(length), str(check)))
+                parts.append(_Part(int(offset), int(length), int(check)))
             except (TypeError, ValueError):
                 break  # a crash cut it
         return parts
@@ -123,5 +199,19 @@ class Spool:
             raise StoreError(f"{self._path}: a part cannot be kept: {error}") from error
 
 
-def _check(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()[: 2 * _CHECK_BYTES]
+def key_of(path: Path) -> str:
+    """Of what body the file at this path has parts; empty if nothing says so."""
+    try:
+        with open(_list_of(path), encoding="utf-8") as lines:
+            return str(json.loads(lines.readline())["key"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def _list_of(path: Path) -> Path:
+    return path.with_name(path.name + ".parts")
+
+
+def _check(data: bytes | memoryview) -> int:
+    # Against a crash and a bad disk, not against people: whoever takes the whole body compares its SHA-256.
+    return zlib.crc32(data)

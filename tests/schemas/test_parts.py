@@ -32,6 +32,8 @@ def test_what_is_missing_is_what_no_part_brought_whatever_their_order(parts: lis
         for at in range(max(start, 0), min(end, SIZE)):
             there[at] = True
         assert list(coverage.missing()) == marked(there, False)
+        assert coverage.there() == marked(there, True)
+        assert coverage.lacks(7, 29) == [(at + 7, to + 7) for at, to in marked(there[7:29], False)]
         assert coverage.complete is all(there)
     assert list(Coverage(SIZE, parts).missing()) == marked(there, False)
 

@@ -1,0 +1,277 @@
+"""Updates in parts at the aggregator: who may send, how much at a time, and what is left of it over a restart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from fedmq.aggregator.transfers import Transfers
+from fedmq.schemas.errors import ProtocolError, StoreError
+from fedmq.schemas.messages import Later, Missing, Offer, Part, UpdateId
+from fedmq.transport.spool import FileSpool, MemorySpool
+from tests.aggregator.small_run import RUN, layout_of, outbox
+
+LAYOUT = layout_of(1)
+PIECE = 4096
+SIZE = 10 * PIECE
+BODY = bytes(range(256)) * (SIZE // 256)
+HUGE = 20 << 20  # goes to the disk from its first part on
+
+
+class Sending:
+    """One client's update, whose messages are counted."""
+
+    def __init__(self, transfers: Transfers, client_id: str = "ada", sequence: int = 0, size: int = SIZE) -> None:
+        self.transfers = transfers
+        self.client_id = client_id
+        self.update = UpdateId(outbox_id=outbox(1), sequence=sequence)
+        self.size = size
+        self.digest = (
+            hashlib.sha256(f"{sequence}".encode()).hexdigest() if size != SIZE else hashlib.sha256(BODY).hexdigest()
+        )
+        self.number = 0
+
+    def offer(self) -> Offer:
+        self.number += 1
+        return Offer(
+            run=RUN,
+            client_id=self.client_id,
+            update=self.update,
+            base_version=0,
+            layout=LAYOUT.digest,
+            codec="float32",
+            size=self.size,
+            digest=self.digest,
+            num_samples=1,
+            number=self.number,
+        )
+
+    def ask(self, now: float = 0.0) -> Missing | Later | FileSpool | MemorySpool:
+        answer = self.transfers.ask(self.client_id, self.offer(), now)
+        assert isinstance(answer, Missing | Later | FileSpool | MemorySpool)
+        return answer
+
+    def part(
+        self, piece: int, now: float = 0.0, *, size: int = PIECE, offset: int | None = None
+    ) -> Missing | Offer | None:
+        self.number += 1
+        start = piece * PIECE if offset is None else offset
+        part = Part(run=RUN, update=self.update, digest=self.digest, offset=start, number=self.number)
+        data = memoryview(BODY + BODY)[start : start + size] if self.size == SIZE else memoryview(bytes(size))
+        return self.transfers.take(self.client_id, part, data, now)
+
+
+Start = Callable[[int], Transfers]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a process's transfers, for so many bytes."""
+    with ExitStack() as stack:
+
+        def made(most_bytes: int) -> Transfers:
+            transfers = Transfers(tmp_path / "parts", most_bytes)
+            stack.callback(transfers.close)
+            return transfers
+
+        yield made
+
+
+@pytest.fixture
+def transfers(start: Start) -> Transfers:
+    return start(100 * SIZE + 2 * HUGE)
+
+
+def test_an_update_that_comes_whole_is_handed_over_with_its_digest(transfers: Transfers) -> None:
+    ada = Sending(transfers)
+    answer = ada.ask()
+    assert isinstance(answer, Missing)
+    assert (answer.ranges, answer.window, answer.heard) == (((0, SIZE),), 8, 1)
+    said = [ada.part(piece) for piece in range(10)]
+    assert [type(each) for each in said] == [type(None)] * 3 + [Missing] + [type(None)] * 3 + [
+        Missing,
+        type(None),
+        Offer,
+    ]
+    answered = said[3]
+    assert isinstance(answered, Missing)
+    assert (answered.ranges, answered.heard) == (((4 * PIECE, SIZE),), 5)
+    spool = ada.ask()
+    assert isinstance(spool, MemorySpool)
+    assert bytes(spool.view()) == BODY
+    assert spool.digest() == ada.digest
+
+
+def test_an_answer_comes_for_half_of_the_window_that_was_told_not_of_a_larger_one_of_now(transfers: Transfers) -> None:
+    # Eight at work have two parts each; when seven of them are done, the eighth still sends no more than two.
+    others = [Sending(transfers, f"c{number}") for number in range(7)]
+    for other in others:
+        other.ask()
+        other.part(0)
+    ada = Sending(transfers)
+    ada.ask()
+    ada.part(0)
+    told = ada.ask()
+    assert isinstance(told, Missing)
+    assert told.window == 2
+    for other in others:
+        transfers.over(other.client_id)
+    again = ada.part(1)
+    assert isinstance(again, Missing)
+    assert again.window == 8
+
+
+@pytest.mark.parametrize(("active", "window"), [(1, 8), (2, 8), (4, 4), (8, 2), (16, 1), (40, 1)])
+def test_those_at_work_share_the_windows(transfers: Transfers, active: int, window: int) -> None:
+    clients = [Sending(transfers, f"c{number}") for number in range(active)]
+    for client in clients:
+        client.ask()
+        client.part(0)
+    answer = clients[0].ask()
+    assert isinstance(answer, Missing)
+    assert answer.window == window
+    later = clients[0].ask(now=11.0)
+    assert isinstance(later, Missing)
+    assert later.window == 8  # nobody has sent for ten seconds
+
+
+def test_a_second_update_of_a_client_waits_until_the_first_is_over_or_has_been_silent(transfers: Transfers) -> None:
+    first, second = Sending(transfers, sequence=0), Sending(transfers, sequence=1)
+    first.ask()
+    first.part(0)
+    busy = second.ask(now=119.0)
+    assert isinstance(busy, Later)
+    assert (busy.reason, busy.update) == ("busy", second.update)
+    assert isinstance(second.ask(now=120.0), Missing)
+    assert isinstance(first.ask(now=121.0), Later)
+
+
+def test_a_part_that_cannot_be_one_is_refused_and_one_of_nothing_known_is_ignored(transfers: Transfers) -> None:
+    ada = Sending(transfers)
+    assert ada.part(0) is None
+    ada.ask()
+    for size, offset in ((PIECE, SIZE - 1), (PIECE - 1, 0)):
+        with pytest.raises(ProtocolError, match="a part of"):
+            ada.part(0, size=size, offset=offset)
+    assert Sending(transfers, sequence=9).part(0) is None
+    answer = ada.ask()
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((0, SIZE),)
+    assert ada.part(0, size=10, offset=SIZE - 10) is None  # the last may be short
+
+
+def test_no_answer_names_more_than_64_ranges(transfers: Transfers) -> None:
+    ada = Sending(transfers, size=200 * PIECE)
+    ada.ask()
+    answers = [ada.part(piece) for piece in range(0, 200, 2)]
+    last = [answer for answer in answers if isinstance(answer, Missing)][-1]
+    assert len(last.ranges) == 64
+    assert last.ranges[0] == (PIECE, 2 * PIECE)
+
+
+def test_what_takes_longer_than_two_seconds_goes_to_the_disk_and_a_restart_goes_on_with_it(
+    transfers: Transfers, start: Start, tmp_path: Path
+) -> None:
+    ada = Sending(transfers)
+    ada.ask()
+    ada.part(0, now=1.0)
+    ada.part(1, now=3.0)
+    assert list((tmp_path / "parts").glob("*")) == []
+    ada.part(2, now=3.1)
+    assert (tmp_path / "parts" / "ada.body").exists()
+    after = start(100 * SIZE)  # as after a kill -9
+    answer = Sending(after).ask()
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((3 * PIECE, SIZE),)
+
+
+def test_a_stop_leaves_what_is_in_memory_to_the_next_process(transfers: Transfers, start: Start) -> None:
+    ada = Sending(transfers)
+    ada.ask()
+    ada.part(4)
+    transfers.close()
+    answer = Sending(start(100 * SIZE)).ask()
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((0, 4 * PIECE), (5 * PIECE, SIZE))
+
+
+def test_after_a_restart_no_other_update_takes_the_place_of_one_that_is_half_here(
+    transfers: Transfers, start: Start
+) -> None:
+    ada = Sending(transfers, sequence=0)
+    ada.ask()
+    ada.part(0)
+    transfers.close()
+    after = start(100 * SIZE)
+    newer = Sending(after, sequence=1)
+    assert isinstance(newer.ask(now=50.0), Later)
+    answer = Sending(after, sequence=0).ask(now=51.0)
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((PIECE, SIZE),)
+
+
+def test_what_is_half_here_goes_if_its_client_does_not_come_back_to_it(transfers: Transfers, start: Start) -> None:
+    ada = Sending(transfers, sequence=0)
+    ada.ask()
+    ada.part(0)
+    transfers.close()
+    after = start(100 * SIZE)
+    newer = Sending(after, sequence=1)
+    assert isinstance(newer.ask(now=50.0), Later)
+    answer = newer.ask(now=60.0)
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((0, SIZE),)
+
+
+def test_a_large_one_is_on_the_disk_from_its_first_part_until_its_verdict_is(
+    transfers: Transfers, tmp_path: Path
+) -> None:
+    ada = Sending(transfers, size=HUGE)
+    ada.ask()
+    ada.part(0)
+    assert (tmp_path / "parts" / "ada.body").exists()
+    transfers.judged("ada", ada.offer())
+    transfers.forgotten()  # the disk failed: the verdict is void, the bytes are not
+    transfers.committed()
+    assert (tmp_path / "parts" / "ada.body").exists()
+    transfers.judged("ada", ada.offer())
+    transfers.committed()
+    assert list((tmp_path / "parts").glob("*")) == []
+
+
+def test_there_is_no_more_on_the_disk_than_the_budget_and_the_idle_make_room(start: Start) -> None:
+    transfers = start(2 * SIZE)
+    clients = [Sending(transfers, name) for name in ("ada", "bob", "carl")]
+    for client in clients[:2]:
+        client.ask()
+        client.part(0)
+    assert isinstance(clients[2].ask(now=1.0), Later)
+    clients[1].part(1, now=100.0)
+    assert isinstance(clients[2].ask(now=125.0), Missing)  # ada's has been silent for two minutes
+    assert isinstance(clients[0].ask(now=126.0), Later)
+
+
+def test_what_an_earlier_process_left_of_others_makes_room(transfers: Transfers, start: Start, tmp_path: Path) -> None:
+    for name in ("ada", "bob"):
+        client = Sending(transfers, name)
+        client.ask()
+        client.part(9)
+    transfers.close()
+    after = start(2 * SIZE)
+    assert isinstance(Sending(after, "carl").ask(), Missing)
+    assert len(list((tmp_path / "parts").glob("*.body"))) == 1
+
+
+def test_a_disk_that_refuses_is_said_and_nothing_is_kept_of_the_part(transfers: Transfers, tmp_path: Path) -> None:
+    (tmp_path / "parts").write_text("a file")
+    ada = Sending(transfers, size=HUGE)
+    ada.ask()
+    with pytest.raises(StoreError):
+        ada.part(0)
+    answer = ada.ask()
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((0, HUGE),)
