@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check chaos clean
+.PHONY: demo test check chaos fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedmq demo
@@ -14,6 +14,10 @@ test: check
 # The long form of the tests in tests/chaos: about a quarter of an hour.
 chaos: $(VENV)/.dev
 	CHAOS=long $(BIN)/python -m pytest -s tests/chaos
+
+# Hostile bytes for every codec, a million and a half of them: about six minutes.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz.codecs
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ TREE = (*FOLDERS, "fedmq", "tests", "benchmarks", "examples")
 
 # What a folder may import of ours, by the start of the name, and of others; None for anything.
 ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
-    "schemas": (("fedmq.schemas",), ("numpy", "msgpack", "pydantic")),
+    "schemas": (("fedmq.schemas",), ("numpy", "msgpack", "pydantic", "backports.zstd", "compression.zstd")),
     "transport": (("fedmq.schemas.errors", "fedmq.schemas.parts", "fedmq.transport"), ("paho",)),
     "broker_config": (("fedmq.schemas.errors", "fedmq.broker_config"), ("pydantic", "iotcore")),
     "tasks": (("fedmq.schemas", "fedmq.tasks"), None),

@@ -13,7 +13,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from fedmq.schemas.codecs import CODECS
+from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Entry, Layout
 from fedmq.schemas.messages import (
@@ -30,7 +30,8 @@ from fedmq.schemas.messages import (
     SnapshotPart,
 )
 from fedmq.schemas.wire import HEADER_LIMIT, decode, encode
-from tests.vectors.make import rendered, vectors
+from tests.vectors import page_codecs
+from tests.vectors.make import BLOCKS, BLOCKS_INPUT, ENCODING, rendered, vectors
 from tests.vectors.session import SMALL
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -65,11 +66,6 @@ def page_read(payload: bytes) -> tuple[Any, bytes]:
     unpacker = msgpack.Unpacker(max_buffer_size=64 * 1024)
     unpacker.feed(payload[: 64 * 1024])
     return unpacker.unpack(), payload[unpacker.tell() :]
-
-
-def page_decode(codec: str, body: bytes, parameters: int, statistics: int) -> list[float]:
-    form = {"float32": f"<{parameters + statistics}f", "float16": f"<{parameters}e{statistics}f"}
-    return list(struct.unpack(form[codec], body))
 
 
 def page_encode(codec: str, vector: list[float], parameters: int) -> bytes:
@@ -164,12 +160,24 @@ def test_a_layouts_canonical_form_and_digest(row: Any) -> None:
 def test_a_codecs_bytes_in_both_directions(row: Any) -> None:
     vector, encoded = np.array(row["vector"], np.float32), bytes.fromhex(row["encoded"])
     codec, parameters = CODECS[row["codec"]], row["parameter_size"]
-    assert codec.encode(vector, SMALL) == encoded
-    assert codec.decode(encoded, SMALL).tobytes() == np.array(row["decoded"], np.float32).tobytes()
+    layout = SMALL if parameters == SMALL.parameter_size else BLOCKS
+    assert codec.encode(vector, layout, ENCODING) == encoded
+    assert codec.decode(encoded, layout).tobytes() == np.array(row["decoded"], np.float32).tobytes()
     # And as the page says.
-    assert page_encode(row["codec"], row["vector"], parameters) == encoded
-    assert page_decode(row["codec"], encoded, parameters, len(vector) - parameters) == row["decoded"]
+    assert page_codecs.decode(row["codec"], encoded, parameters, len(vector) - parameters) == row["decoded"]
+    if row["codec"] in ("float32", "float16"):
+        assert page_encode(row["codec"], row["vector"], parameters) == encoded
 
 
 def test_every_codec_has_vectors() -> None:
     assert {row["codec"] for row in read("codecs.json")} == set(CODECS)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_compressed_reads_as_the_page_says(codec: str) -> None:
+    vector = np.array(BLOCKS_INPUT, np.float32)
+    plain, smaller = CODECS[codec], codec_named(f"{codec}-zstd")
+    encoded = smaller.encode(vector, BLOCKS, ENCODING)
+    expected = plain.decoded(vector, BLOCKS, ENCODING)
+    assert smaller.decode(encoded, BLOCKS).tobytes() == expected.tobytes()
+    assert page_codecs.decode(f"{codec}-zstd", bytes(encoded), 300, 1) == expected.tolist()

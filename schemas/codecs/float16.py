@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedmq.schemas.codecs.codec import Codec, require_size
-from fedmq.schemas.layout import Layout, Vector
+from fedmq.schemas.codecs.codec import Encoding, Span, of_parameters, require_size
+from fedmq.schemas.layout import Vector
 
 __all__ = ["CODEC"]
 
 _LARGEST = float(np.finfo(np.float16).max)
 
 
-def _encode(vector: Vector, layout: Layout) -> bytes:
-    parameters, statistics = vector[: layout.parameter_size], vector[layout.parameter_size :]
+def _encode(parameters: Vector, encoding: Encoding) -> Span:
     # Saturated, not overflowed: one infinity would have the whole update refused.
-    narrow = np.clip(parameters, -_LARGEST, _LARGEST).astype("<f2")
-    return narrow.tobytes() + statistics.astype("<f4", copy=False).tobytes()
+    return np.clip(parameters, -_LARGEST, _LARGEST).astype("<f2").tobytes()
 
 
-def _decode(data: bytes | memoryview, layout: Layout) -> Vector:
-    split = 2 * layout.parameter_size
-    require_size("float16", data, split + 4 * (layout.size - layout.parameter_size))
-    vector = np.empty(layout.size, np.float32)
-    vector[: layout.parameter_size] = np.frombuffer(data[:split], "<f2")
-    vector[layout.parameter_size :] = np.frombuffer(data[split:], "<f4")
-    return vector
+def _decode(data: memoryview, out: Vector) -> None:
+    require_size("float16", data, 2 * len(out))
+    out[:] = np.frombuffer(data, "<f2")
 
 
-CODEC = Codec("float16", _encode, _decode)
+CODEC = of_parameters("float16", _encode, _decode, element=2, feedback=False)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedmq.schemas.codecs.codec import Codec, require_size
+from fedmq.schemas.codecs.codec import Codec, Encoding, Span, require_size
 from fedmq.schemas.layout import Layout, Vector
 
 __all__ = ["CODEC"]
 
 
-def _encode(vector: Vector, layout: Layout) -> memoryview:
+def _encode(vector: Vector, layout: Layout, encoding: Encoding) -> Span:
     return np.ascontiguousarray(vector, "<f4").view(np.uint8).data
 
 
-def _decode(data: bytes | memoryview, layout: Layout) -> Vector:
+def _decode(data: Span, layout: Layout) -> Vector:
     require_size("float32", data, 4 * layout.size)
     return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
 
 
-CODEC = Codec("float32", _encode, _decode)
+CODEC = Codec("float32", _encode, _decode, element=4)

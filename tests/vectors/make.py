@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedmq.schemas.codecs import CODECS
+from fedmq.schemas.codecs import CODECS, Encoding
 from fedmq.schemas.layout import Entry, Layout
 from tests.vectors.headers import refused, taken
 from tests.vectors.session import SMALL, session
@@ -45,6 +45,11 @@ CODEC_INPUTS = {
     ],
 }
 
+# More than one block of 256, and what is left beyond it.
+BLOCKS = Layout.of([Entry("w", (300,)), Entry("mean", (1,), kind="statistic")])
+BLOCKS_INPUT = [(37 * place % 101 - 50) / 64 * 2.0 ** (-place // 50) for place in range(301)]
+ENCODING = Encoding(top_k_fraction=0.25, seed=0x0123456789ABCDEF)
+
 
 def vectors() -> dict[str, Any]:
     """Every file's content, by name."""
@@ -76,21 +81,22 @@ def _layouts() -> list[dict[str, Any]]:
 
 
 def _codecs() -> list[dict[str, Any]]:
-    rows = []
-    for name, values in CODEC_INPUTS.items():
-        vector = np.array(values, np.float32)
-        rows += [
-            {
-                "name": name,
-                "codec": codec.name,
-                "parameter_size": SMALL.parameter_size,
-                "vector": vector.tolist(),
-                "encoded": codec.encode(vector, SMALL).hex(),
-                "decoded": codec.decoded(vector, SMALL).tolist(),
-            }
-            for codec in CODECS.values()
-        ]
+    rows = [_codec(name, codec, SMALL, values) for name, values in CODEC_INPUTS.items() for codec in CODECS]
+    rows += [_codec("blocks", codec, BLOCKS, BLOCKS_INPUT) for codec in CODECS]
     return rows
+
+
+def _codec(name: str, codec: str, layout: Layout, values: list[float]) -> dict[str, Any]:
+    vector = np.array(values, np.float32)
+    encoded = CODECS[codec].encode(vector, layout, ENCODING)
+    return {
+        "name": name,
+        "codec": codec,
+        "parameter_size": layout.parameter_size,
+        "vector": vector.tolist(),
+        "encoded": encoded.hex(),
+        "decoded": CODECS[codec].decode(encoded, layout).tolist(),
+    }
 
 
 if __name__ == "__main__":

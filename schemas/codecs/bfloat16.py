@@ -1,0 +1,48 @@
+"""`bfloat16`: the upper half of a float32, rounded to nearest even: its range, and three digits less. Little-endian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedmq.schemas.codecs.codec import Encoding, Span, of_parameters, require_size
+from fedmq.schemas.layout import Vector
+
+__all__ = ["CODEC", "narrow", "widen"]
+
+_LARGEST = np.uint32(0x7F7F0000)  # the bits of the largest finite one
+
+
+def narrow(values: Vector) -> npt.NDArray[np.uint16]:
+    """Their upper halves, uint16, rounded; what would become infinite becomes the largest. NaN stays NaN."""
+    bits = values.view(np.uint32)
+    magnitude = bits & np.uint32(0x7FFFFFFF)
+    rounded = magnitude + np.uint32(0x7FFF) + ((magnitude >> np.uint32(16)) & np.uint32(1))
+    np.minimum(rounded, _LARGEST, out=rounded)
+    rounded[magnitude > np.uint32(0x7F800000)] = 0x7FC00000
+    halves: npt.NDArray[np.uint16] = ((rounded | (bits & np.uint32(0x80000000))) >> np.uint32(16)).astype("<u2")
+    return halves
+
+
+def widen(halves: npt.NDArray[Any], out: Vector) -> None:
+    """The floats of these halves."""
+    np.left_shift(halves, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
+
+
+def _encode(parameters: Vector, encoding: Encoding) -> Span:
+    return b"".join(
+        narrow(np.ascontiguousarray(parameters[start : start + _BLOCK])).tobytes()
+        for start in range(0, len(parameters), _BLOCK)
+    )
+
+
+def _decode(data: memoryview, out: Vector) -> None:
+    require_size("bfloat16", data, 2 * len(out))
+    widen(np.frombuffer(data, "<u2"), out)
+
+
+_BLOCK = 1 << 16  # what is worked on at a time stays in the cache
+
+CODEC = of_parameters("bfloat16", _encode, _decode, element=2, feedback=False)
