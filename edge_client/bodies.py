@@ -1,4 +1,4 @@
-"""Large updates in the outbox, each in a file of its own: SQLite would write them twice, and takes no gigabyte.
+"""Large vectors of the outbox, each in a file of its own: SQLite would write them twice, and takes no gigabyte.
 
 A file is whole and on the disk before the outbox's transaction refers to it; one that nothing refers to is removed.
 """
@@ -14,14 +14,15 @@ __all__ = ["BodyFiles"]
 
 
 class BodyFiles:
-    """The files of one device's folder, by sequence number. Methods raise OSError."""
+    """The files of one kind in a device's folder, by number. Methods raise OSError."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self._folder = folder
+        self._kind = kind
 
-    def write(self, sequence: int, body: bytes | memoryview) -> None:
+    def write(self, number: int, body: bytes | memoryview) -> None:
         """Keep a body; it survives a crash from here on."""
-        path = self._path(sequence)
+        path = self._path(number)
         part = path.with_name(path.name + ".part")
         with open(part, "wb") as file:
             file.write(body)
@@ -34,23 +35,23 @@ class BodyFiles:
         finally:
             os.close(names)
 
-    def read(self, sequence: int, start: int, end: int) -> bytes:
+    def read(self, number: int, start: int, end: int) -> bytes:
         """The bytes from `start` up to, not including, `end`."""
-        with open(self._path(sequence), "rb") as file:
+        with open(self._path(number), "rb") as file:
             file.seek(start)
             return file.read(end - start)
 
-    def remove(self, sequence: int) -> None:
+    def remove(self, number: int) -> None:
         """Let a body go, if it is here."""
         with suppress(OSError):  # then the next start removes it
-            self._path(sequence).unlink()
+            self._path(number).unlink()
 
-    def remove_all_but(self, sequences: Container[int]) -> None:
+    def remove_all_but(self, numbers: Container[int]) -> None:
         """Remove what a crash left."""
-        for path in self._folder.glob("update-*.body*"):
-            number = path.name.removeprefix("update-").removesuffix(".body")
-            if not number.isdigit() or int(number) not in sequences:
+        for path in self._folder.glob(f"{self._kind}-*.body*"):
+            number = path.name.removeprefix(f"{self._kind}-").removesuffix(".body")
+            if not number.isdigit() or int(number) not in numbers:
                 path.unlink(missing_ok=True)
 
-    def _path(self, sequence: int) -> Path:
-        return self._folder / f"update-{sequence}.body"
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{self._kind}-{number}.body"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import sqlite3
 import weakref
@@ -15,11 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 import safetensors.numpy
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from fedmq.edge_client.bodies import BodyFiles
+from fedmq.edge_client.feedback import Residual, put_back
 from fedmq.edge_client.training import LocalState
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.messages import Offer, UpdateId
@@ -58,7 +60,8 @@ class Outbox:
     def __init__(self, folder: Path | None, *, most_bytes: int = 1 << 30, new_id: Any = None) -> None:
         self._new_id = new_id or (lambda: os.urandom(16).hex())
         self._most_bytes = most_bytes
-        self._files = BodyFiles(folder) if folder else None
+        self._files = BodyFiles(folder, "update") if folder else None
+        self._residual_files = BodyFiles(folder, "residual") if folder else None
         self._where = f"device folder {folder}" if folder else "outbox"
         self._lock = _locked(folder) if folder else None
         try:
@@ -76,18 +79,27 @@ class Outbox:
             if self._files is not None:
                 here = {sequence for (sequence,) in self._db.execute("SELECT sequence FROM entry")}
                 self._files.remove_all_but(here)
+            if self._residual_files is not None:
+                self._residual_files.remove_all_but({self._meta("residual_number")})
         except (sqlite3.Error, OSError) as error:
             if self._lock:
                 self._lock.close()
             raise StoreError(f"{self._where}: outbox.sqlite cannot be used: {error}") from error
 
-    def add(self, offer: Offer, body: bytes | memoryview, local: LocalState | None) -> tuple[Offer, list[int]]:
+    def next_sequence(self) -> int:
+        """The number of the update that is added next."""
+        return int(self._meta("next"))
+
+    def add(
+        self, offer: Offer, body: bytes | memoryview, local: LocalState | None, residual: Residual | None = None
+    ) -> tuple[Offer, list[int]]:
         """Keep an update, in one step with what stays on the device.
 
         Args:
             offer: its header; the update id in it is replaced.
             body: the encoded update.
             local: local parameters and integer buffers to go on with.
+            residual: what this update and those before it have left out; None leaves it as it was.
 
         Returns:
             The offer with its id, and the sequence numbers that had to go to make room.
@@ -108,11 +120,14 @@ class Outbox:
             if local:
                 state = safetensors.numpy.save(dict(local))
                 execute("INSERT OR REPLACE INTO meta VALUES ('local', ?)", (state,))
+            if residual is not None:
+                self._keep_residual(execute, residual)
             dropped = self._overflowing()
             for sequence in dropped:
                 execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
         for sequence in dropped:
             self._remove_file(sequence)
+        self._tidy_residuals()
         return offer, dropped
 
     def pending(self) -> list[Offer]:
@@ -135,22 +150,29 @@ class Outbox:
                 return self._files.read(sequence, start, end)
             return bytes(self._one("body", sequence))[start:end]
 
-    def delete(self, sequence: int, *, forgotten: bool = False) -> None:
+    def delete(self, sequence: int, *, forgotten: bool = False, counted: bool = True) -> None:
         """Let an update go: it has its verdict.
 
         Args:
             sequence: of the update.
             forgotten: the verdict is that the aggregator remembers its outbox id no more, or not so far back. Updates
                 that are made later have a new one; else a device that starts from one old image expires for ever.
+            counted: or may have; else what it would have brought goes back into the residual, in the same step.
 
         """
-        left = self.offer(sequence).update.outbox_id if forgotten else None
+        offer = self.offer(sequence)
+        left = offer.update.outbox_id if forgotten else None
+        before = None if counted else self.residual()
+        residual = put_back(before, offer, self.body(sequence)) if before is not None else None
         with self._transaction() as execute:
             # Only if it is still the newest: the aggregator remembers no more than two.
             if left is not None and left == self._meta("outbox_id"):
                 execute("UPDATE meta SET value = ? WHERE key = 'outbox_id'", (self._new_id(),))
             execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
+            if residual is not None and residual is not before:
+                self._keep_residual(execute, residual)
         self._remove_file(sequence)
+        self._tidy_residuals()
 
     def renew(self, sequence: int) -> Offer:
         """Give this update, and all later ones, a new outbox id: the old one was used elsewhere."""
@@ -171,11 +193,39 @@ class Outbox:
         with self._translated():
             return safetensors.numpy.load(state) if state is not None else None
 
+    def residual(self) -> Residual | None:
+        """What the updates of the last run with a lossy codec have left out."""
+        told = self._meta("residual_of")
+        if told is None:
+            return None
+        with self._translated():
+            run, layout, statistics, size = json.loads(told)
+            number, data = self._meta("residual_number"), self._meta("residual")
+            if self._residual_files is not None and 4 * size > _IN_A_FILE_BYTES:
+                data = self._residual_files.read(number, 0, 4 * size)
+            return Residual(run, layout, statistics, np.frombuffer(data, "<f4", size).astype(np.float32, copy=False))
+
     def close(self) -> None:
         """Let the folder go."""
         self._close_db()
         if self._lock:
             self._lock.close()
+
+    def _keep_residual(self, execute: Any, residual: Residual) -> None:
+        told = json.dumps([residual.run, residual.layout, residual.statistics, len(residual.vector)])
+        data: memoryview | bytes = np.ascontiguousarray(residual.vector, "<f4").view(np.uint8).data
+        number = (self._meta("residual_number") or 0) + 1
+        if self._residual_files is not None and len(data) > _IN_A_FILE_BYTES:
+            self._residual_files.write(number, data)
+            data = b""
+        rows = (("residual_of", told), ("residual_number", number), ("residual", data))
+        for row in rows:
+            execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+
+    def _tidy_residuals(self) -> None:
+        number = self._meta("residual_number")
+        if self._residual_files is not None and number:
+            self._residual_files.remove(number - 1)
 
     def _one(self, column: Literal["offer", "body"], sequence: int) -> Any:
         row = self._db.execute(f"SELECT {column} FROM entry WHERE sequence = ?", (sequence,)).fetchone()  # noqa: S608
@@ -221,7 +271,7 @@ class Outbox:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._where}: {error}; is the disk full or read-only?") from error
-        except (SafetensorError, TypeError, ValidationError) as error:
+        except (SafetensorError, TypeError, ValueError) as error:
             raise StoreError(f"{self._where}: outbox.sqlite is damaged, move it away: {error}") from error
 
 

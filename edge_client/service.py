@@ -20,6 +20,7 @@ from fedmq.edge_client.core import (
     Stop,
     Train,
 )
+from fedmq.edge_client.feedback import encoded, seed_of
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Runner
@@ -50,6 +51,7 @@ log = logging.getLogger("fedmq.client")
 _QUIET_SECONDS = 5.0  # without a model until that is said
 _STATUS_INTERVAL = 0.5  # seconds between two statuses at least: they are for people
 _SLACK_BYTES = 64 * 1024  # of encoded weights beyond their floats, at most
+_NOT_PUT_BACK = ("expired", "not_finite")  # it may have counted; it would spoil the next one too
 _UNASSIGNED = UpdateId(outbox_id="0" * 32, sequence=0)  # until the outbox gives the update its id
 
 
@@ -336,7 +338,8 @@ class ClientService:
                     self._send_part(sequence, piece)
                 case Delete(sequence, receipt):
                     self._step("receipt-read")
-                    self._outbox.delete(sequence, forgotten=receipt.reason == "expired")
+                    counted = receipt.verdict == "accepted" or receipt.reason in _NOT_PUT_BACK
+                    self._outbox.delete(sequence, forgotten=receipt.reason == "expired", counted=counted)
                     self._step("deleted")
                     if receipt.verdict == "accepted":
                         self.accepted += 1
@@ -376,23 +379,24 @@ class ClientService:
             self._say(activity="error", detail=f"the training failed: {said}"[:2000])
             self._perform(self._core.failed(now), now)
             return
-        body = codec_named(head.plan.codec).encode(result.update, layout)
+        seed = seed_of(head.run, self._client_id, head.version, self._outbox.next_sequence())
+        sent = encoded(result.update, layout, head.run, head.plan, self._outbox.residual(), seed)
         offer = Offer(
             run=head.run,
             client_id=self._client_id,
             update=_UNASSIGNED,
             base_version=head.version,
             layout=layout.digest,
-            codec=head.plan.codec,
-            size=len(body),
-            digest=hashlib.sha256(body).hexdigest(),
+            codec=sent.codec.name,
+            size=len(sent.body),
+            digest=hashlib.sha256(sent.body).hexdigest(),
             num_samples=result.num_samples,
             metrics=result.metrics,
             evaluation=result.evaluation,
             task_version=self._training.task_version,
         )
         self._step("trained")
-        offer, dropped = self._outbox.add(offer, body, result.local)
+        offer, dropped = self._outbox.add(offer, sent.body, result.local, sent.residual)
         self._step("stored")
         if dropped:
             log.warning("outbox full client=%s dropped=%s", self._client_id, dropped)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from fedmq.schemas.codecs import CODECS
+from fedmq.schemas.codecs import CODECS, Encoding
 
 __all__ = ["CodecName", "Plan"]
 
@@ -44,6 +44,14 @@ class Plan(BaseModel):
         0.0, ge=0, le=100, description="rho in the added loss rho/2 * |x - x_base|^2 (FedProx, FedAsync)"
     )
     codec: CodecName = Field("float32", description="how an update becomes bytes")
+    zstd: bool = Field(True, description="compress an update's bytes where that makes them fewer")
+    top_k_fraction: float = Field(0.05, gt=0, le=1, description="of the parameters that codec = 'top_k' sends")
+    unbiased: bool = Field(
+        False, description="codecs int8 and eden: errors that are zero in the mean, for greater ones; without feedback"
+    )
+    error_feedback: bool = Field(
+        True, description="what int8, eden or top_k leave out of an update is added to the next one"
+    )
     max_staleness: int | None = Field(
         None, ge=0, le=1_000_000, description="older updates are refused; none by default"
     )
@@ -56,6 +64,10 @@ class Plan(BaseModel):
     continuous: bool = Field(
         False, description="train again at once, on a version that it knows if there is no newer one"
     )
+
+    def encoding(self, seed: int) -> Encoding:
+        """What its codec's encoder has to know."""
+        return Encoding(self.unbiased, self.top_k_fraction, seed)
 
     @model_validator(mode="after")
     def _momentum_needs_sgd(self) -> Self:
