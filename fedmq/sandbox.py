@@ -57,6 +57,7 @@ class Sandbox:
         strategy: what turns updates into versions; `fedbuff()` if None.
         job_seconds: virtual seconds that a training lasts.
         speeds: factors on that for some clients: 10 is ten times slower.
+        snapshot_codec: how the weights travel to devices.
         faults: what the network does to messages.
 
     Raises:
@@ -74,6 +75,7 @@ class Sandbox:
         strategy: Strategy | None = None,
         job_seconds: float = 1.0,
         speeds: Mapping[str, float] | None = None,
+        snapshot_codec: str = "float32",
         faults: Faults = Faults(),  # noqa: B008 (frozen)
     ) -> None:
         self.task = load_task(task)
@@ -82,6 +84,7 @@ class Sandbox:
         if strategy.cohort:
             self.plan = plan_of_a_cohort(self.plan)
         self._seed = seed
+        self._snapshot_codec = codec_named(snapshot_codec)
         self._job_seconds = job_seconds
         self._speeds = dict(speeds or {})
         self._ids = count(1)
@@ -107,6 +110,11 @@ class Sandbox:
     def updates(self) -> int:
         """Updates accepted so far."""
         return self._core.state.accepted
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Of the accepted updates, as they were encoded."""
+        return self._core.state.uplink_bytes
 
     @property
     def mean_staleness(self) -> float:
@@ -240,7 +248,7 @@ class Sandbox:
             link=link,
             topics=self._topics,
             core=self._core,
-            publisher=Publisher(link, self._topics, self.plan, codec_named("float32"), interval=0.0),
+            publisher=Publisher(link, self._topics, self.plan, self._snapshot_codec, interval=0.0),
             incarnation=incarnation,
             clock=self._clock,
         )
