@@ -9,22 +9,22 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from fedmq.edge_client.upload import Piece, Upload
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Missing, Offer, Receipt, Reply, UpdateId
+from fedmq.edge_client.actions import (
+    Action,
+    AskLayout,
+    AskPresence,
+    Delete,
+    Follow,
+    Renew,
+    SendOffer,
+    SendPart,
+    Stop,
+    Train,
+)
+from fedmq.edge_client.upload import Upload
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Missing, Offer, Reply, UpdateId
 
-__all__ = [
-    "Action",
-    "AskLayout",
-    "AskPresence",
-    "ClientCore",
-    "Delete",
-    "Follow",
-    "Renew",
-    "SendOffer",
-    "SendPart",
-    "Stop",
-    "Train",
-]
+__all__ = ["ClientCore"]
 
 _OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled each time
 _OFFER_LONGEST = 120.0
@@ -39,73 +39,6 @@ _GREETING = 1.0  # all offers within this many seconds of an aggregator's or a b
 _UNANSWERED = 8  # offers on their way at a time
 _TAKEOVERS = 3  # within a minute; see `own_status`
 _MINUTE = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """Subscribe to the model, or stop."""
-
-    on: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AskLayout:
-    """Subscribe to the layout: to learn it, or to name the first difference."""
-
-
-@dataclass(frozen=True, slots=True)
-class AskPresence:
-    """Subscribe to the aggregator's presence again: what the broker sent may have been lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class Train:
-    """Start a job on this snapshot."""
-
-    head: Head
-
-
-@dataclass(frozen=True, slots=True)
-class SendOffer:
-    """Offer the update with this sequence number, with its bytes or without; numbered if it goes in parts."""
-
-    sequence: int
-    with_body: bool
-    number: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SendPart:
-    """Send these bytes of the update with this sequence number."""
-
-    sequence: int
-    piece: Piece
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """The update has its verdict."""
-
-    sequence: int
-    receipt: Receipt
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """The update's id was used elsewhere: it needs another outbox id. Answered by `ClientCore.renewed`."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The client ends: 0 when the run is finished."""
-
-    code: int
-    why: str
-
-
-Action = Follow | AskLayout | AskPresence | Train | SendOffer | SendPart | Delete | Renew | Stop
 
 
 @dataclass(slots=True)

@@ -7,11 +7,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from fedmq.edge_client.core import (
+from fedmq.edge_client.actions import (
     Action,
     AskLayout,
     AskPresence,
-    ClientCore,
     Delete,
     Follow,
     Renew,
@@ -20,6 +19,7 @@ from fedmq.edge_client.core import (
     Stop,
     Train,
 )
+from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.feedback import encoded, seed_of
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.outbox import Outbox

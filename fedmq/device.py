@@ -11,7 +11,8 @@ from typing import Self
 from fedmq.background import Background
 from fedmq.blame import faults_of
 from fedmq.connect import mqtt_link
-from fedmq.edge_client.core import ClientCore, Stop
+from fedmq.edge_client.actions import Stop
+from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import ThreadRunner

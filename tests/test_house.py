@@ -58,6 +58,7 @@ CORES = (
     "aggregator/state.py",
     "aggregator/strategies/*.py",
     "aggregator/tempo.py",
+    "edge_client/actions.py",
     "edge_client/core.py",
     "schemas/**/*.py",
 )

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedmq.edge_client.core import Action, ClientCore, Delete, Follow, Renew, SendOffer, Stop, Train
+from fedmq.edge_client.actions import Action, Delete, Follow, Renew, SendOffer, Stop, Train
+from fedmq.edge_client.core import ClientCore
 from tests.edge_client.words import (
     OTHER_RUN,
     RUN,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedmq.edge_client.core import AskLayout, Delete, Renew, SendOffer
+from fedmq.edge_client.actions import AskLayout, Delete, Renew, SendOffer
 from fedmq.schemas.messages import Reply
 from tests.edge_client.words import (
     RUN,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from fedmq.edge_client.core import ClientCore, Stop
+from fedmq.edge_client.actions import Stop
+from fedmq.edge_client.core import ClientCore
 from tests.edge_client.words import status
 
 SMALL, GREAT = "1" * 32, "9" * 32

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from fedmq.edge_client.core import AskLayout, AskPresence, ClientCore, Delete, Follow, Stop, Train
+from fedmq.edge_client.actions import AskLayout, AskPresence, Delete, Follow, Stop, Train
+from fedmq.edge_client.core import ClientCore
 from tests.edge_client.words import (
     OTHER_RUN,
     accepted,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from fedmq.edge_client.core import Action, ClientCore, SendOffer, Train
+from fedmq.edge_client.actions import Action, SendOffer, Train
+from fedmq.edge_client.core import ClientCore
 from fedmq.schemas.errors import Reason
 from fedmq.schemas.messages import (
     AggregatorPresence,

@@ -8,7 +8,8 @@ import random
 
 import numpy as np
 
-from fedmq.edge_client.core import Action, ClientCore, Delete, SendOffer, Train
+from fedmq.edge_client.actions import Action, Delete, SendOffer, Train
+from fedmq.edge_client.core import ClientCore
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.messages import AggregatorPresence, Head, Offer, Reply, UpdateId
 from fedmq.schemas.topics import Topics
