@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
 __all__ = ["DeviceSettings"]
+
+
+DailyBytes = Annotated[ByteSize, Field(ge=100_000)]
+"""Less than this is spent on being there: pings and statuses take tens of kilobytes a day."""
 
 
 class DeviceSettings(BaseModel):
@@ -21,4 +26,8 @@ class DeviceSettings(BaseModel):
     threads: int | None = Field(
         None, ge=1, le=1024, description="threads that torch may use; its own choice by default"
     )
+    daily_uplink: DailyBytes | None = Field(
+        None, description="bytes to send a day at most (UTC), such as '20MB'; what is beyond waits for the next day"
+    )
+    daily_downlink: DailyBytes | None = Field(None, description="the same for what is received")
     pace: float = Field(0.0, ge=0, le=86_400, description="seconds that a job lasts at least: simulates a slow device")

@@ -21,6 +21,7 @@ from fedmq.edge_client.actions import (
     Stop,
     Train,
 )
+from fedmq.edge_client.budget import Allowance, Shortage
 from fedmq.edge_client.upload import Upload
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Missing, Offer, Reply, UpdateId
 
@@ -39,6 +40,8 @@ _GREETING = 1.0  # all offers within this many seconds of an aggregator's or a b
 _UNANSWERED = 8  # offers on their way at a time
 _TAKEOVERS = 3  # within a minute; see `own_status`
 _MINUTE = 60.0
+_MORNING = 600.0  # within so many seconds of a new day everybody goes on: not all at once
+_OFFER_BYTES = 1024  # of an offer beside its body, about
 
 
 @dataclass(slots=True)
@@ -67,12 +70,18 @@ class ClientCore:
 
     Attributes:
         part_bytes: of an update that fit into one message now; its owner keeps this right.
+        allowance: what may be sent and received today; its owner keeps this right too.
+        paused: what does not suffice, so that nothing is taken or trained before tomorrow; None while all does.
 
     """
 
     def __init__(self, incarnation: str, randomness: random.Random, pending: list[Offer], *, window: int = 8) -> None:
         self.training: Head | None = None
         self.part_bytes = 1 << 28
+        self.allowance = Allowance()
+        self.paused: Shortage | None = None
+        self._resume_at = 0.0
+        self._update_bytes = max((offer.size for offer in pending), default=0)  # of the next update, about
         self._window = window
         self._incarnation = incarnation
         self._random = randomness
@@ -120,7 +129,7 @@ class ClientCore:
         self._ask_delay = _ASK_AFTER
         self._ask_later(now)
         self._greet(now)
-        return [] if self.training else [Follow(True)]
+        return [] if self.training else self._follow()
 
     def disconnected(self) -> None:
         """The connection is gone, and every answer that was on its way."""
@@ -138,6 +147,10 @@ class ClientCore:
         """Whether the weights of this snapshot are worth taking in parts: it is new, and the run goes on."""
         newest = self._head
         return head.state != "finished" and (newest is None or newest.run != head.run or head.version > newest.version)
+
+    def affords(self, head: Head) -> bool:
+        """Whether these weights may still be taken today."""
+        return self.allowance.suffices(downlink=head.size)
 
     def head(self, head: Head, fits: bool | None, now: float) -> list[Action]:
         """A snapshot is there.
@@ -169,6 +182,7 @@ class ClientCore:
         self._again = self._again + 1 if self._trained == (self.training.run, self.training.version) else 0
         self._trained = (self.training.run, self.training.version)
         self._failures = 0
+        self._update_bytes = offer.size
         for sequence in dropped:
             self._pending.pop(sequence, None)
         self._pending[offer.update.sequence] = _Pending(offer.update, offer.digest, offer.size, now, with_body=True)
@@ -248,43 +262,77 @@ class ClientCore:
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: what is due."""
-        actions: list[Action] = []
+        actions = self._heed_the_day(now)
         if self._hold is not None and now >= self._hold[1]:
             self._hold = None
             actions += self._follow()
         due = self._retrain_at is not None and now >= self._retrain_at and now >= self._not_before
-        if self.training is None and self._head is not None and due and self._hold is None:
+        if self.training is None and self._head is not None and due and self._hold is None and self.paused is None:
             actions += self._start(self._head)
         if self._asks() and now >= self._ask_at:
             self._ask_later(now)
             actions += [AskPresence()] if self._aggregator is None else []
-            actions += [Follow(True)] if self._head is None and self.training is None else []
+            actions += self._follow() if self._head is None and self.training is None else []
         if self._connected and self._aggregator is not None:
             actions += self._offers(now)
         return actions
 
     def deadline(self) -> float | None:
         """When `tick` is due even if nothing happens."""
-        times = [self._retrain_at] if self.training is None and self._head is not None else []
+        times = [self._retrain_at] if self.training is None and self._head is not None and self.paused is None else []
         if self._hold is not None:
             times = [self._hold[1]]
         if self._connected and self._aggregator is not None:
             times += [pending.next_at for pending in self._pending.values()]
         if self._asks():
             times.append(self._ask_at)
+        if self.paused is not None:
+            times.append(self._resume_at)
         return min((time for time in times if time is not None), default=None)
 
+    def pause(self, shortage: Shortage) -> list[Action]:
+        """Take and train nothing before tomorrow."""
+        self.paused, self._resume_at = shortage, self._morning()
+        return [Follow(False)]
+
+    def _heed_the_day(self, now: float) -> list[Action]:
+        if self.training is not None or (self.paused is not None and now < self._resume_at):
+            return []
+        shortage = self._shortage()
+        if shortage is not None:
+            return self.pause(shortage)
+        if self.paused is None:
+            return []
+        self.paused = None
+        if self._head is not None:  # the newest comes first
+            self._retrain_at = now + self._head.plan.retrain_after * self._random.uniform(0.75, 1.25)
+        return self._follow()
+
+    def _shortage(self) -> Shortage | None:
+        """What is left does not suffice for this, another model and its update; None if it does."""
+        update = self._update_bytes + _OFFER_BYTES
+        model = (self._head.size if self._head else 0) + _OFFER_BYTES
+        if not self.allowance.suffices(uplink=update):
+            return Shortage("uplink", update)
+        return None if self.allowance.suffices(downlink=model) else Shortage("downlink", model)
+
+    def _morning(self) -> float:
+        return self.allowance.until + _MORNING * self._random.random()
+
     def _start(self, head: Head) -> list[Action]:
+        if not self.allowance.suffices(uplink=self._update_bytes + _OFFER_BYTES):
+            return []  # the next tick pauses; a shortage for another model does not matter, this one is here
         self.training = head
         self._retrain_at = self._hold = None
         return [Follow(False), Train(head)]
 
     def _follow(self) -> list[Action]:
-        return [Follow(True)] if self._connected else []
+        return [Follow(True)] if self._connected and self.paused is None else []
 
     def _asks(self) -> bool:
         """Whether something is not here that a broker keeps: it may lose that as well."""
-        return self._connected and (self._aggregator is None or (self._head is None and self.training is None))
+        no_model = self._head is None and self.training is None and self.paused is None
+        return self._connected and (self._aggregator is None or no_model)
 
     def _ask_later(self, now: float) -> None:
         self._ask_at = now + self._ask_delay * self._random.uniform(0.75, 1.25)
@@ -292,6 +340,7 @@ class ClientCore:
 
     def _offers(self, now: float) -> list[Action]:
         actions: list[Action] = []
+        left = self.allowance.uplink
         on_their_way = [p.next_at for p in self._pending.values() if p.unanswered and p.next_at > now]
         # Those that were offered least often come first, so that eight that nobody answers do not block the rest.
         for sequence, pending in sorted(self._pending.items(), key=lambda item: item[1].delay):
@@ -301,6 +350,12 @@ class ClientCore:
                 pending.next_at, pending.crowded = min(on_their_way), True  # when the first of them is given up
                 continue
             fits = pending.size <= self.part_bytes
+            size = _OFFER_BYTES + (pending.size if pending.with_body and fits else 0)
+            if left is not None:
+                if size > left:
+                    pending.next_at = self._morning()
+                    continue
+                left -= size
             if not fits and pending.upload is None:
                 pending.upload = Upload()
             number = pending.upload.offered() if pending.upload is not None and not fits else None
@@ -318,7 +373,11 @@ class ClientCore:
         pending.delay = min(max(_OFFER_AFTER, 2 * since_last), _OFFER_LONGEST)
         pending.next_at, pending.unanswered = now + pending.delay * self._random.uniform(1.0, 1.5), False
         upload.told(missing, self.part_bytes, now)
-        return [SendPart(missing.update.sequence, piece) for piece in upload.pieces(self._window)]
+        left = self.allowance.uplink
+        window = self._window if left is None else min(self._window, left // self.part_bytes)
+        if not window:
+            pending.next_at = self._morning()
+        return [SendPart(missing.update.sequence, piece) for piece in upload.pieces(window)]
 
     def _greet(self, now: float) -> None:
         """Have everything offered soon, not at once: a whole fleet may have heard the same."""

@@ -102,6 +102,13 @@ class Fetch:
         """What came is not what was announced: take it anew when it is announced again."""
         self._drop(remove=True)
 
+    def rest(self) -> None:
+        """Take nothing more for now; what is on the disk stays."""
+        self._drop()
+        if self._looking is not None:
+            self._link.unsubscribe(self._topics.slot(self._looking.slot))
+            self._looking = None
+
     def is_of(self, head: Head) -> bool:
         """Whether the download, done or not, is of this snapshot."""
         download = self._download

@@ -21,6 +21,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from fedmq.edge_client.bodies import BodyFiles
+from fedmq.edge_client.budget import Spent
 from fedmq.edge_client.feedback import Residual, put_back
 from fedmq.edge_client.training import LocalState
 from fedmq.schemas.errors import StoreError
@@ -204,6 +205,17 @@ class Outbox:
             if self._residual_files is not None and 4 * size > _IN_A_FILE_BYTES:
                 data = self._residual_files.read(number, 0, 4 * size)
             return Residual(run, layout, statistics, np.frombuffer(data, "<f4", size).astype(np.float32, copy=False))
+
+    def spent(self) -> Spent | None:
+        """What was kept last of a day's traffic."""
+        told = self._meta("spent")
+        return Spent(*json.loads(told)) if told else None
+
+    def keep_spent(self, spent: Spent) -> None:
+        """Keep what a day's traffic comes to."""
+        with self._transaction() as execute:
+            row = json.dumps([spent.day, spent.uplink, spent.downlink])
+            execute("INSERT OR REPLACE INTO meta VALUES ('spent', ?)", (row,))
 
     def close(self) -> None:
         """Let the folder go."""

@@ -19,9 +19,11 @@ from fedmq.edge_client.actions import (
     Stop,
     Train,
 )
+from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.feedback import encoded, seed_of
 from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Runner
 from fedmq.edge_client.training import Outcome, Training
@@ -74,6 +76,7 @@ class ClientService:
         training: what trains.
         runner: where it trains.
         fetch: what takes models that come in parts.
+        meter: what the link may carry a day; nothing limits it if None.
         step: called after each step of what happens to an update, with its name.
         clock: seconds.
 
@@ -95,6 +98,7 @@ class ClientService:
         training: Training,
         runner: Runner,
         fetch: Fetch,
+        meter: Meter | None = None,
         step: Callable[[str], None] = lambda name: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,6 +113,7 @@ class ClientService:
         self._training = training
         self._runner = runner
         self._fetch = fetch
+        self._meter = meter or Meter(lambda: link.carried, outbox)
         self._step = step
         self._clock = clock
         self._snapshot: tuple[memoryview, Layout] | None = None  # the weights of the core's newest head
@@ -128,9 +133,20 @@ class ClientService:
         self._quiet_at: float | None = None  # when to say that there is no model
         self._aggregator_online: bool | None = None
         self._connected = False
+        self._shortage: Shortage | None = None  # that was said
         local = outbox.local()
         if local:
             training.restore(local)
+
+    @property
+    def status(self) -> ClientStatus:
+        """What it says of itself, now or in a moment."""
+        return self._status
+
+    @property
+    def paused(self) -> Shortage | None:
+        """What does not suffice for going on before tomorrow."""
+        return self._core.paused
 
     @property
     def complaint(self) -> str:
@@ -140,6 +156,7 @@ class ClientService:
     def handle(self, event: Event) -> None:
         """One event of the link."""
         now = self._clock()
+        self._count(now)
         if isinstance(event, Message):
             self._received(event, now)
         elif isinstance(event, Connected):
@@ -165,6 +182,7 @@ class ClientService:
     def tick(self) -> None:
         """Do what is due: finished jobs, offers, retraining, status."""
         now = self._clock()
+        self._count(now)
         result = self._runner.take()
         if result is not None:
             self._finish_job(result, now)
@@ -177,6 +195,11 @@ class ClientService:
                 said = f"no model in federation {name!r} yet: does its aggregator run, is the name right?"
                 log.warning("waiting client=%s detail=%r", self._client_id, said)
                 self._say(detail=said)
+        if self._core.paused is not None and self._core.paused != self._shortage:
+            said = self._meter.sentence(self._core.paused)
+            log.warning("paused client=%s detail=%r", self._client_id, said)
+            self._say(detail=said)
+        self._shortage = self._core.paused
         self._publish_status(now)
 
     def deadline(self) -> float | None:
@@ -223,6 +246,12 @@ class ClientService:
         self._link.close()
         (log.info if stop.code == 0 else log.error)("stopped client=%s why=%r", self._client_id, stop.why)
 
+    def _count(self, now: float) -> None:
+        """What the link has carried since the last time counts against this day."""
+        self._core.allowance = allowance = self._meter.read(now)
+        if allowance.downlink == 0:
+            self._fetch.rest()
+
     def _received(self, message: Message, now: float) -> None:
         topics, topic = self._topics, message.topic
         if not message.payload:
@@ -266,6 +295,9 @@ class ClientService:
             self._perform(self._core.head(head, None if layout is None else layout.digest == head.layout, now), now)
             self._unfitting = (head, body)
         elif self._core.wants(head) and not self._fetch.is_of(head):
+            if not self._core.affords(head):
+                self._perform(self._core.pause(Shortage("downlink", head.size)), now)
+                return
             if head.part_bytes is None or head.size > 4 * layout.size + _SLACK_BYTES:
                 raise ProtocolError("malformed", f"a head of {head.size} bytes in parts of {head.part_bytes}")
             log.info("taking client=%s version=%d bytes=%d in parts", self._client_id, head.version, head.size)
@@ -338,11 +370,14 @@ class ClientService:
                     self._send_part(sequence, piece)
                 case Delete(sequence, receipt):
                     self._step("receipt-read")
+                    size = self._outbox.offer(sequence).size
                     counted = receipt.verdict == "accepted" or receipt.reason in _NOT_PUT_BACK
                     self._outbox.delete(sequence, forgotten=receipt.reason == "expired", counted=counted)
                     self._step("deleted")
                     if receipt.verdict == "accepted":
                         self.accepted += 1
+                        log.info("accepted client=%s sequence=%d version=%s staleness=%s bytes=%d",
+                                 self._client_id, sequence, receipt.version, receipt.staleness, size)  # fmt: skip
                     else:
                         self.rejected += 1
                         log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
@@ -430,6 +465,7 @@ class ClientService:
         due = at_once or now >= self._status_at + _STATUS_INTERVAL
         if not due or self._status == self._status_sent:
             return
+        self._say(**self._meter.today())
         if self._link.publish(self._topics.status(self._client_id), encode(self._status), retain=True):
             self._status_sent = self._status
             self._status_at = now

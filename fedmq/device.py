@@ -14,6 +14,7 @@ from fedmq.connect import mqtt_link
 from fedmq.edge_client.actions import Stop
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import ThreadRunner
 from fedmq.edge_client.service import ClientService, last_will
@@ -80,6 +81,7 @@ class EdgeClient:
                 training=training,
                 runner=self._runner,
                 fetch=self._fetch,
+                meter=Meter(lambda: link.carried, self._outbox, device.daily_uplink, device.daily_downlink),
                 step=crash_points(),
             )
         except BaseException:

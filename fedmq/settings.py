@@ -170,6 +170,8 @@ def _sentence(problem: Any, origins: Mapping[tuple[str, ...], str], where: str) 
         return f"{source}: {key}: {message}"
     if problem["type"] == "string_pattern_mismatch":
         message = "1 to 64 of A-Z a-z 0-9 _ -"  # the one pattern that there is
+    if problem["type"].startswith("byte_size"):
+        message = "a number of bytes, such as 20000000 or '20MB'"
     found = "a secret" if "password" in key else repr(problem.get("input"))
     message = message.removeprefix("Input should be ")
     return f"{source}: {key}: found {found}, expected: {message[:1].lower()}{message[1:]}"

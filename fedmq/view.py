@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from fedmq.watch import Watch
+from fedmq.watch import Watch, in_bytes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -87,7 +87,7 @@ class View:
         return (
             f"{self._title}: {seconds:4.0f}{end} s  version {progress.version}  {name} {shown}"
             f"  {progress.updates_per_second:.1f} updates/s  mean staleness {progress.mean_staleness:.1f}"
-            f"  {online} of {clients} clients"
+            f"  {in_bytes(progress.uplink_bytes / max(1, progress.updates))} an update  {online} of {clients} clients"
         )
 
     def _measured(self, watch: Watch) -> tuple[str, float | None]:
@@ -106,9 +106,10 @@ class View:
 
         name, value = self._measured(watch)
         table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
-        for column, justify in (("client", "left"), ("state", "left"), ("speed", "right"), ("trained on", "right"),
-                              ("accepted", "right"), (name, "right"), ("sent", "right")):  # fmt: skip
-            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        for column in ("client", "state"):
+            table.add_column(column)
+        for column in ("speed", "trained on", "accepted", name, "sent", "received"):
+            table.add_column(column, justify="right")
         for client_id, status in sorted(watch.clients.items()):
             activity = status.activity if status.state == "online" else "offline"
             colour = {"training": "green", "waiting": "yellow", "error": "red", "offline": "red"}.get(activity, "")
@@ -120,7 +121,8 @@ class View:
                 "" if status.base_version is None else f"version {status.base_version}",
                 str(status.accepted),
                 f"{status.metrics[name]:.3f}" if name in status.metrics else "",
-                f"{status.uplink_bytes / 1e3:,.0f} kB",
+                in_bytes(status.uplink_bytes),
+                in_bytes(status.downlink_bytes),
             )
         done = seconds / self._seconds if self._seconds else 0.0
         if self._target is not None:

@@ -14,7 +14,16 @@ from fedmq.schemas.wire import decode
 from fedmq.settings import Settings
 from fedmq.transport.link import Connected, Disconnected, Message
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "in_bytes"]
+
+
+def in_bytes(number: float) -> str:
+    """A number of bytes for people, such as 1.24 kB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5 or unit == "GB":
+            break
+        number /= 1000
+    return f"{number:.3g} {unit}"
 
 
 class Watch:
@@ -117,6 +126,8 @@ class Watch:
                 f" ({progress.updates_per_second:.2f}/s), mean staleness {progress.mean_staleness:.2f},"
                 f" {progress.strategy}, K = {progress.buffer_size}, goal: {progress.goal}"
             )
+            if progress.updates:
+                lines.append(f"{in_bytes(progress.uplink_bytes / progress.updates)} an update")
             if progress.devices is not None:
                 means = ", ".join(f"{name} {value:.4f}" for name, value in progress.devices.mean.items())
                 lines.append(f"devices ({progress.devices.clients}): {means}")
@@ -126,13 +137,14 @@ class Watch:
             lines += [f"rejected {count}: {reason}" for reason, count in progress.rejected.items()]
         if self.clients:
             lines.append(
-                f"{'client':<20} {'state':<8} {'activity':<10} {'base':>6} {'accepted':>8} {'waiting':>7}  detail"
+                f"{'client':<20} {'state':<8} {'activity':<10} {'base':>6} {'accepted':>8} {'waiting':>7}"
+                f" {'sent':>9} {'received':>9}  detail"
             )
         for name, status in sorted(self.clients.items()):
             base = "-" if status.base_version is None else status.base_version
             lines.append(
                 f"{name:<20} {status.state:<8} {status.activity:<10} {base:>6} {status.accepted:>8} {status.waiting:>7}"
-                f"  {status.detail}"
+                f" {in_bytes(status.uplink_bytes):>9} {in_bytes(status.downlink_bytes):>9}  {status.detail}"
             )
         return "\n".join(lines)
 

@@ -269,6 +269,7 @@ class ClientStatus(ProtocolMessage):
         waiting: updates in its outbox.
         accepted, rejected: verdicts that this incarnation has read.
         uplink_bytes, downlink_bytes: payload of messages sent and received by this incarnation.
+        uplink_today, downlink_today: of a device with a daily budget: bytes of all its MQTT packets since 00:00 UTC.
 
     """
 
@@ -288,6 +289,8 @@ class ClientStatus(ProtocolMessage):
     task_version: Annotated[str, Field(max_length=128)] = ""
     uplink_bytes: Count = 0
     downlink_bytes: Count = 0
+    uplink_today: Count | None = None
+    downlink_today: Count | None = None
 
 
 class DeviceEvaluation(_Record):

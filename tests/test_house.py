@@ -59,6 +59,7 @@ CORES = (
     "aggregator/strategies/*.py",
     "aggregator/tempo.py",
     "edge_client/actions.py",
+    "edge_client/budget.py",
     "edge_client/core.py",
     "schemas/**/*.py",
 )

@@ -82,6 +82,10 @@ class Link(Protocol):
     def in_flight(self) -> int:
         """How many publishes at QoS 1 the broker has not acknowledged."""
 
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes sent and received since the link was made, in packets of whatever kind; TCP and TLS add theirs."""
+
     def open(self) -> None:
         """Start to connect; the first `poll` calls go on with it.
 

@@ -157,6 +157,7 @@ class MemoryLink:
         self._connected = False
         self._woken = False
         self._last_up = self._last_down = 0.0
+        self._sent = self._received = 0
 
     @property
     def max_message_bytes(self) -> int:
@@ -167,6 +168,11 @@ class MemoryLink:
     def in_flight(self) -> int:
         """None: this broker takes a message when it is published."""
         return 0
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes of topics and payloads sent and received."""
+        return self._sent, self._received
 
     def open(self) -> None:
         """Start to connect."""
@@ -193,6 +199,7 @@ class MemoryLink:
             raise TransportError(f"{topic}: a message of {len(payload)} bytes, the limit is {self._limit}")
         if not self._connected:
             return False
+        self._sent += len(topic) + len(payload)
         self._send(lambda: self._broker._route(Message(topic, payload), retain=retain, qos=qos))
         return True
 
@@ -250,6 +257,7 @@ class MemoryLink:
         def arrive() -> None:
             if self._connected and generation == self._generation:
                 self._inbox.append(message)
+                self._received += len(message.topic) + len(message.payload)
 
         self._broker.time.at(arrives, arrive)
 

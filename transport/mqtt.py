@@ -17,7 +17,7 @@ from fedmq.transport.mqtt_reasons import network_said
 from fedmq.transport.mqtt_retry import Retry
 from fedmq.transport.mqtt_session import Session
 from fedmq.transport.mqtt_settings import MqttSettings
-from fedmq.transport.mqtt_socket import Dial, Wire, dial
+from fedmq.transport.mqtt_socket import Carried, Dial, Wire, dial
 
 __all__ = ["MqttLink", "MqttSettings"]
 
@@ -49,6 +49,7 @@ class MqttLink:
         self._events: deque[Event] = deque()
         self._kept_bytes = 0
         self._published = 0  # since the last poll
+        self._carried = Carried()
         self._selector: DefaultSelector | None = None
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
@@ -70,6 +71,11 @@ class MqttLink:
     def in_flight(self) -> int:
         """How many publishes at QoS 1 the broker has not acknowledged."""
         return self._session.in_flight if self._session is not None else 0
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes sent and received on all connections so far, within TCP and TLS."""
+        return self._carried.sent, self._carried.received
 
     def open(self) -> None:
         """Start to connect. Raises TransportError for settings that cannot work."""
@@ -241,7 +247,8 @@ class MqttLink:
             self._awaited = next(attempt) if on_time else attempt.throw(TimeoutError())
         except StopIteration as connected:
             self._dial = None
-            wire = Wire(connected.value, self._selector, self._settings.most_received_bytes + _ENVELOPE_BYTES)
+            most = self._settings.most_received_bytes + _ENVELOPE_BYTES
+            wire = Wire(connected.value, self._selector, most, self._carried)
             self._session = Session(
                 wire,
                 self._settings,

@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Generator
+from dataclasses import dataclass
 from errno import EINPROGRESS, EWOULDBLOCK
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 
@@ -75,6 +76,14 @@ class PacketTooLargeError(OSError):
     """A packet was announced that is larger than the limit; nothing of its body was read."""
 
 
+@dataclass(slots=True)
+class Carried:
+    """Bytes that a link's connections have carried."""
+
+    sent: int = 0
+    received: int = 0
+
+
 class Wire:
     """One connection in a selector, with what paho keeps to itself: why it broke, and whether anything moves.
 
@@ -89,13 +98,16 @@ class Wire:
 
     """
 
-    def __init__(self, sock: socket.socket, selector: BaseSelector, max_packet_bytes: int) -> None:
+    def __init__(
+        self, sock: socket.socket, selector: BaseSelector, max_packet_bytes: int, carried: Carried | None = None
+    ) -> None:
         self.held = False
         self.received_at = self.sent_at = time.monotonic()
         self.failure: Exception | None = None
         self.closed = False
         self.lingers = False
         self._gathered = bytearray()
+        self._carried = carried or Carried()
         self._sock = sock
         self._selector = selector
         self.max_packet_bytes = max_packet_bytes
@@ -130,6 +142,7 @@ class Wire:
             self.failure = EOFError()
             raise ConnectionError("the peer closed")
         self.received_at = time.monotonic()
+        self._carried.received += count
         return count
 
     def too_large(self, size: int) -> PacketTooLargeError:
@@ -175,6 +188,7 @@ class Wire:
             self.failure = error
             raise
         self.sent_at = time.monotonic()
+        self._carried.sent += sent
         return sent
 
     def skip(self) -> bool:

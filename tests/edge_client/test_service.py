@@ -11,6 +11,7 @@ import pytest
 
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService
@@ -28,6 +29,7 @@ from tests.edge_client.words import RUN, online
 
 TOPICS = Topics("f")
 LAYOUT = Layout((Entry("w", (1,)),))
+_NOON = 20_000.5 * 86_400
 
 
 class JobsByHand:
@@ -48,7 +50,7 @@ class JobsByHand:
 
 
 class Device:
-    """A client that takes the announced layout, and what the aggregator gets of it.
+    """A client that takes the announced layout, and what the aggregator gets of it. It is noon when it starts.
 
     Attributes:
         weights: what each training began with.
@@ -56,7 +58,7 @@ class Device:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, daily_uplink: int | None = None) -> None:
         self.broker = MemoryBroker()
         self.outbox = Outbox(None)
         self.weights: list[float] = []
@@ -74,6 +76,9 @@ class Device:
             training=NumpyTrainer(self._train, "1"),
             runner=self._jobs,
             fetch=Fetch(self._link, TOPICS, "dev", None, 8),
+            meter=Meter(
+                lambda: self._link.carried, self.outbox, daily_uplink, wall=lambda: self.broker.time.now + _NOON
+            ),
             clock=lambda: self.broker.time.now,
         )
         self._aggregator.open()
@@ -105,7 +110,19 @@ class Device:
         self.say(TOPICS.reply("dev"), encode(Reply(run=RUN, incarnation="1" * 32, receipts=(receipt,) * times)))
         self.wait(0.1)
 
-    def finish_job(self) -> None:
+    def accept(self, update: UpdateId) -> None:
+        receipt = Receipt(update=update, verdict="accepted", version=0, staleness=0)
+        self.say(TOPICS.reply("dev"), encode(Reply(run=RUN, incarnation="1" * 32, receipts=(receipt,))))
+        self.wait(0.1)
+
+    @property
+    def sent(self) -> int:
+        """Bytes."""
+        return self._link.carried[0]
+
+    def finish_job(self, *, if_any: bool = False) -> None:
+        if if_any and self._jobs.job is None:
+            return
         assert self._jobs.job is not None
         self._jobs.finished = True
         self.service.tick()

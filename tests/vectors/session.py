@@ -87,6 +87,8 @@ def session() -> list[dict[str, Any]]:
         run=RUN,
         task_version="1",
         downlink_bytes=725,
+        uplink_today=61_440,
+        downlink_today=102_400,
     )
     progress = Progress(
         run=RUN,

@@ -1,0 +1,118 @@
+"""What a device may send and receive in a day, where its link is paid by the byte.
+
+Bytes of MQTT packets count, both ways and on every topic, pings too; TCP and TLS add about 40 bytes to each packet. A
+day begins at 00:00 UTC by the device's own clock: nothing but this budget depends on that clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+__all__ = ["Allowance", "Budget", "Shortage", "Spent"]
+
+_DAY_SECONDS = 86_400
+_STEPS = 64  # of a budget: so often at most what is spent goes to the disk, and a kill forgets no more than one
+_LEAST_STEP = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of this day.
+
+    Attributes:
+        uplink, downlink: bytes, 0 at least; None for no limit.
+        until: when the next day begins, in the owner's seconds.
+
+    """
+
+    uplink: int | None = None
+    downlink: int | None = None
+    until: float = math.inf
+
+    def suffices(self, *, uplink: int = 0, downlink: int = 0) -> bool:
+        """Whether so many bytes may still be sent and received."""
+        left = ((self.uplink, uplink), (self.downlink, downlink))
+        return all(limit is None or limit >= wanted for limit, wanted in left)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """So many bytes are needed, and not left today."""
+
+    direction: Literal["uplink", "downlink"]
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was carried on a day, counted in days since 1970, in bytes."""
+
+    day: int = 0
+    uplink: int = 0
+    downlink: int = 0
+
+
+class Budget:
+    """Counts what a link carries against a day's limits.
+
+    Args:
+        uplink, downlink: bytes a day; None for no limit.
+        spent: what an earlier process had counted.
+
+    Attributes:
+        spent: on this day.
+
+    """
+
+    def __init__(self, uplink: int | None = None, downlink: int | None = None, spent: Spent | None = None) -> None:
+        self.uplink = uplink
+        self.downlink = downlink
+        self.spent = spent or Spent()
+        self._kept = self.spent
+        self._carried = (0, 0)
+        limits = [limit for limit in (uplink, downlink) if limit is not None]
+        self._step = max(min(limits, default=0) // _STEPS, _LEAST_STEP)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.uplink is not None or self.downlink is not None
+
+    def count(self, sent: int, received: int, wall: float) -> None:
+        """The link has carried so many bytes in all, at this time in seconds since 1970."""
+        day = int(wall // _DAY_SECONDS)
+        if day != self.spent.day:  # also back: a clock that was wrong must not cost a day that is yet to come
+            self.spent = Spent(day)
+        up, down = sent - self._carried[0], received - self._carried[1]
+        if up or down:
+            self._carried = (sent, received)
+            self.spent = replace(self.spent, uplink=self.spent.uplink + up, downlink=self.spent.downlink + down)
+
+    def allowance(self, wall: float, now: float) -> Allowance:
+        """What is left; `now` is `wall` in the owner's seconds."""
+        until = now + _DAY_SECONDS - wall % _DAY_SECONDS
+        return Allowance(_left(self.uplink, self.spent.uplink), _left(self.downlink, self.spent.downlink), until)
+
+    def sentence(self, shortage: Shortage) -> str:
+        """What is short, and what can be done."""
+        name = f"daily_{shortage.direction}"
+        limit = (self.uplink if shortage.direction == "uplink" else self.downlink) or 0
+        if shortage.needed <= limit:
+            return f"{name} is spent for today ({limit} bytes); this device goes on after 00:00 UTC"
+        what, plan = ("an update", "plan.codec") if shortage.direction == "uplink" else ("a model", "snapshot_codec")
+        return f"{name} is {limit} bytes, {what} takes {shortage.needed}: allow more, or choose another {plan}"
+
+    def to_keep(self) -> Spent | None:
+        """What was spent, if it is time to keep it: a card is not written for every message."""
+        new, old = self.spent, self._kept
+        grown = max(new.uplink - old.uplink, new.downlink - old.downlink)
+        if not self.limited or (new.day == old.day and grown < self._step):
+            return None
+        self._kept = new
+        return new
+
+
+def _left(limit: int | None, spent: int) -> int | None:
+    return None if limit is None else max(0, limit - spent)

@@ -1,0 +1,204 @@
+"""A day's bytes: what they are counted by, and that a device does without more."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from fedmq.edge_client.actions import Action, Follow, SendPart, Train
+from fedmq.edge_client.budget import Allowance, Budget, Shortage, Spent
+from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.outbox import Outbox
+from fedmq.schemas.messages import Head
+from tests.edge_client.test_service import Device
+from tests.edge_client.words import accepted, connected_core, head, missing, offer, offers, online, trained_core
+
+DAY = 86_400.0
+NOON = 20_000 * DAY + DAY / 2
+
+
+def allowed(core: ClientCore, uplink: int | None = None, downlink: int | None = None, until: float = 1000.0) -> None:
+    core.allowance = Allowance(uplink, downlink, until)
+
+
+def with_size(size: int, version: int = 1) -> Head:
+    return head(version).model_copy(update={"size": size})
+
+
+def parts(actions: list[Action]) -> list[SendPart]:
+    return [action for action in actions if isinstance(action, SendPart)]
+
+
+def test_what_a_link_carries_in_all_is_counted_against_the_day_it_is_carried_on() -> None:
+    budget = Budget(1000, 2000)
+    budget.count(100, 300, NOON)
+    budget.count(150, 300, NOON + 10)
+    assert budget.allowance(NOON + 10, 5.0) == Allowance(850, 1700, 5.0 + DAY / 2 - 10)
+    budget.count(900, 2500, NOON + 20)
+    assert budget.allowance(NOON + 20, 0.0).downlink == 0, "never less than nothing"
+    budget.count(950, 2500, NOON + DAY)
+    assert budget.spent == Spent(20_001, 50, 0)
+    assert budget.allowance(NOON + DAY, 0.0).uplink == 950
+
+
+def test_a_clock_that_goes_back_begins_a_day_too() -> None:
+    budget = Budget(1000, None, Spent(30_000, 999, 0))
+    budget.count(0, 0, NOON)
+    assert budget.allowance(NOON, 0.0).uplink == 1000
+
+
+def test_the_disk_is_written_for_a_64th_of_the_budget_and_for_a_new_day() -> None:
+    budget = Budget(64_000_000, None)
+    budget.count(0, 0, NOON)
+    assert budget.to_keep() == Spent(20_000, 0, 0)
+    budget.count(999_999, 0, NOON)
+    assert budget.to_keep() is None
+    budget.count(1_000_000, 0, NOON)
+    assert budget.to_keep() == Spent(20_000, 1_000_000, 0)
+    assert budget.to_keep() is None
+
+
+def test_a_restart_neither_saves_nor_costs_anything() -> None:
+    outbox = Outbox(None)
+    assert outbox.spent() is None
+    outbox.keep_spent(Spent(20_000, 700, 40))
+    budget = Budget(1000, None, outbox.spent())
+    budget.count(100, 0, NOON)
+    assert budget.allowance(NOON, 0.0).uplink == 200
+    outbox.close()
+
+
+def test_without_limits_nothing_is_short_and_nothing_is_kept() -> None:
+    budget = Budget()
+    budget.count(1 << 40, 1 << 40, NOON)
+    assert budget.allowance(NOON, 0.0).suffices(uplink=1 << 50, downlink=1 << 50)
+    assert budget.to_keep() is None
+
+
+def test_an_update_that_today_has_no_room_for_is_offered_tomorrow_and_not_by_everybody_at_once() -> None:
+    moments = set()
+    for seed in range(5):
+        core = connected_core(offer(0, size=5000), seed=seed)
+        allowed(core, uplink=6000)
+        [first] = offers(core.tick(1.0))
+        assert not first.with_body, "5,000 bytes may have been sent before"
+        allowed(core, uplink=5500)
+        assert offers(core.reply(missing(0, (0, 5000)), 2.0)) == []
+        assert offers(core.tick(999.0)) == []
+        deadline = core.deadline()
+        assert deadline is not None
+        assert 1000.0 <= deadline <= 1600.0
+        moments.add(deadline)
+        allowed(core, uplink=10_000, until=1000.0 + DAY)
+        assert [action.with_body for action in offers(core.tick(1600.0))] == [True]
+    assert len(moments) == 5
+
+
+def test_several_offers_at_a_time_share_what_is_left() -> None:
+    core, _ = trained_core(0)
+    core = connected_core(*(offer(n) for n in range(4)))
+    allowed(core, uplink=2 * 1024)
+    assert len(offers(core.tick(1.0))) == 2
+
+
+def test_no_more_parts_are_sent_than_there_is_room_for() -> None:
+    core = connected_core(offer(0, size=100_000))
+    core.part_bytes = 4096
+    allowed(core, uplink=3 * 4096 + 100)
+    assert offers(core.tick(1.0))
+    asked = missing(0, (0, 100_000))
+    asked = asked.model_copy(update={"missing": (asked.missing[0].model_copy(update={"window": 8}),)})
+    assert len(parts(core.reply(asked, 1.1))) == 3
+    allowed(core, uplink=4095)
+    assert parts(core.reply(asked, 1.2)) == []
+    assert offers(core.tick(999.0)) == [], "nor is it offered again before tomorrow"
+
+
+def test_nothing_is_trained_whose_update_could_not_be_sent() -> None:
+    core, _ = trained_core(0, version=0)
+    core.reply(accepted(0), 0.1)
+    allowed(core, uplink=1024 + 3)  # the last update took 4
+    assert core.head(head(1), True, 0.2) == []
+    assert core.tick(0.2) == [Follow(False)]
+    assert core.paused == Shortage("uplink", 1028)
+    assert core.tick(999.0) == []
+    allowed(core, uplink=1028, until=1000.0 + DAY)
+    assert Follow(True) in core.tick(1600.0)
+    assert core.paused is None
+    assert Train(head(2)) in core.head(head(2), True, 1600.0)
+
+
+def test_a_version_is_not_trained_on_again_either() -> None:
+    core, _ = trained_core(0, version=0)
+    core.reply(accepted(0), 0.1)
+    allowed(core, uplink=0)
+    assert [action for action in core.tick(900.0) if isinstance(action, Train)] == []
+    assert core.deadline() is not None
+
+
+def test_a_model_that_today_has_no_room_for_is_not_subscribed_to() -> None:
+    core = ClientCore("e" * 32, random.Random(0), [])
+    core.connected(0.0)
+    core.presence(online(), 0.0)
+    allowed(core, downlink=60_000)
+    assert Train(with_size(40_000)) in core.head(with_size(40_000), True, 0.1)
+    allowed(core, downlink=19_000)
+    core.trained(offer(0), [], 0.2)
+    assert Follow(True) not in core.reply(accepted(0), 0.3)
+    assert core.paused == Shortage("downlink", 41_024)
+    core.disconnected()
+    assert Follow(True) not in core.connected(5.0)
+    assert not core.affords(with_size(20_000, 2))
+    allowed(core, downlink=60_000, until=1000.0 + DAY)
+    assert Follow(True) in core.tick(1600.0)
+
+
+def test_a_budget_that_never_suffices_is_said_to_and_what_suffices_tomorrow_too() -> None:
+    budget = Budget(200_000, 300_000)
+    assert budget.sentence(Shortage("uplink", 150_000)) == (
+        "daily_uplink is spent for today (200000 bytes); this device goes on after 00:00 UTC"
+    )
+    assert budget.sentence(Shortage("downlink", 400_000)) == (
+        "daily_downlink is 300000 bytes, a model takes 400000: allow more, or choose another snapshot_codec"
+    )
+
+
+def test_a_device_rests_when_its_day_is_spent_says_so_and_goes_on_the_next_day() -> None:
+    device = Device(daily_uplink=4000)
+    version = 0
+    while device.service.paused is None:
+        assert version < 20, "it never rests"
+        device.snapshot(version)
+        device.wait(0.1)
+        device.finish_job(if_any=True)
+        for waiting in device.outbox.pending():
+            device.accept(waiting.update)
+        device.wait(3.0)
+        version += 1
+    assert device.sent <= 4000
+    assert 1 <= device.service.accepted < version + 1
+    assert "daily_uplink is spent for today (4000 bytes)" in device.service.complaint
+    rested, trained = device.sent, len(device.weights)
+    device.snapshot(version)
+    device.wait(30_000.0)
+    assert device.sent - rested < 600, "statuses may go out"
+    assert len(device.weights) == trained
+    assert device.outbox.spent() is not None
+    device.wait(DAY)
+    device.finish_job(if_any=True)
+    assert device.weights[trained:] == [version]
+    assert device.offers[-1].base_version == version
+    device.outbox.close()
+
+
+def test_today_is_in_the_status_of_a_device_with_a_budget() -> None:
+    device = Device(daily_uplink=4000)
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    device.wait(1.0)
+    told = device.service.status
+    assert told.uplink_today == pytest.approx(device.sent, abs=600)
+    assert told.downlink_today == pytest.approx(1000, abs=800)
+    device.outbox.close()
