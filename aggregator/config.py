@@ -26,7 +26,7 @@ class AggregatorSettings(BaseModel):
     seed: int = Field(0, ge=0, lt=1 << 63, description="for version 0")
     init: Path | None = Field(None, description="a safetensors file of version 0, in place of build_model()")
     publish_interval: float = Field(0.5, ge=0, le=3600, description="seconds between two snapshots at least")
-    snapshot_codec: CodecName = Field("float32", description="how the weights travel to devices")
+    snapshot_codec: CodecName = Field("float16", description="how the weights travel to devices")
     spool_bytes: int = Field(4 << 30, ge=1 << 20, description="disk for updates that come in parts, in bytes")
     task_versions: tuple[str, ...] | None = Field(None, description="admitted task versions; any by default")
     goal: Goal = Field(default_factory=Goal, description="when the run is finished")

@@ -75,7 +75,7 @@ class Sandbox:
         strategy: Strategy | None = None,
         job_seconds: float = 1.0,
         speeds: Mapping[str, float] | None = None,
-        snapshot_codec: str = "float32",
+        snapshot_codec: str = "float16",
         faults: Faults = Faults(),  # noqa: B008 (frozen)
     ) -> None:
         self.task = load_task(task)

@@ -43,9 +43,9 @@ class Plan(BaseModel):
     proximal: float = Field(
         0.0, ge=0, le=100, description="rho in the added loss rho/2 * |x - x_base|^2 (FedProx, FedAsync)"
     )
-    codec: CodecName = Field("float32", description="how an update becomes bytes")
+    codec: CodecName = Field("eden4", description="how an update becomes bytes")
     zstd: bool = Field(True, description="compress an update's bytes where that makes them fewer")
-    top_k_fraction: float = Field(0.05, gt=0, le=1, description="of the parameters that codec = 'top_k' sends")
+    top_k_fraction: float = Field(0.07, gt=0, le=1, description="of the parameters that codec = 'top_k' sends")
     unbiased: bool = Field(
         False, description="codecs int8 and eden: errors that are zero in the mean, for greater ones; without feedback"
     )

@@ -123,7 +123,7 @@ def test_check_prints_what_a_device_will_need(capsys: pytest.CaptureFixture[str]
     assert said["task"].startswith("task.py, version ")
     assert said["model"].startswith("4 parameters, 0 statistics, layout ")
     assert said["data"] == "20 samples to train on, as dev-7"
-    assert said["update"] == "8 bytes as float16"
+    assert said["update"] == "8 bytes as float16: 2.0 times fewer than float32's 16"
     assert said["training"].startswith("1 steps: {'loss': ")
     assert set(said) >= {"test", "time", "memory"}
 
@@ -172,7 +172,7 @@ def test_check_tries_login_rights_and_size_with_the_broker(
     assert f"broker     {url}: logged in" in said
     unseen = dict.fromkeys(("model", "aggregator", "reply/dev-7", "update/dev-7"), "not refused")
     assert topics_of(said) == unseen | {"status/dev-7": "works"}
-    assert "a message of 16 bytes passed" in said
+    assert "a message of 14 bytes passed" in said
 
 
 def test_check_gets_along_with_a_broker_that_speaks_only_3_1_1(embedded: RunningBroker) -> None:
@@ -223,8 +223,11 @@ def test_check_says_how_many_messages_an_update_takes(
     run_mosquitto: RunMosquitto, capsys: pytest.CaptureFixture[str], limit: str, messages: str
 ) -> None:
     Path("task.py").write_text(LARGE_TORCH_TASK)
-    assert main(["check", "task.py", "--federation", "f", "--broker", run_mosquitto(limit)]) == 0
-    assert f"messages   an update takes {messages} bytes" in capsys.readouterr().out
+    plain = ("--set", "plan.codec=float32", "--set", "plan.zstd=false", "--set", "device.daily_uplink=1MB")
+    assert main(["check", "task.py", "--federation", "f", "--broker", run_mosquitto(limit), *plain]) == 0
+    said = capsys.readouterr().out
+    assert f"messages   an update takes {messages} bytes" in said
+    assert "budget     daily_uplink carries 9 updates a day" in said
 
 
 @pytest.mark.broker
@@ -233,8 +236,8 @@ def test_check_says_when_a_broker_that_announces_no_limit_has_one(
 ) -> None:
     Path("task.py").write_text(LARGE_TORCH_TASK)
     url = run_mosquitto("max_packet_size 20000")
-    option = 'broker.mqtt_version="3.1.1"'
-    assert main(["check", "task.py", "--federation", "f", "--broker", url, "--set", option]) == 1
+    options = ("--set", "broker.mqtt_version='3.1.1'", "--set", "plan.codec=float32", "--set", "plan.zstd=false")
+    assert main(["check", "task.py", "--federation", "f", "--broker", url, *options]) == 1
     said = capsys.readouterr().err
     assert "cut the connection at 100,004 bytes" in said
     assert "a message larger than it takes" in said

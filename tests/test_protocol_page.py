@@ -104,6 +104,7 @@ def test_a_client_written_from_the_page_takes_part(
         init = "weights.safetensors"
         buffer_size = 1
         publish_interval = 0.0
+        snapshot_codec = "{codec}"
         server_learning_rate = 1.0
         goal.versions = {versions}
         """)
@@ -131,7 +132,7 @@ def test_a_client_written_from_the_page_takes_part(
     assert (head["state"], head["version"]) == ("finished", versions)
     # Each version halves what is missing: the client's learning rate is 1/2, and so is the statistics' rate.
     expected = [2 - (2 - x) / 2**versions for x in start] + [3 - (3 - 1.0) / 2**versions]
-    assert page_codecs.decode("float32", body, 3, 1) == pytest.approx(expected, abs=1e-3)
+    assert page_codecs.decode(codec, body, 3, 1) == pytest.approx(expected, abs=1e-3)
 
 
 def retained_head(port: int, federation: str) -> tuple[Any, bytes]:

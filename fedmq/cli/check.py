@@ -16,7 +16,7 @@ import numpy as np
 from fedmq.blame import faults_of
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.connect import mqtt_link
-from fedmq.schemas.codecs import codec_named
+from fedmq.edge_client.feedback import encoded
 from fedmq.schemas.errors import TransportError
 from fedmq.schemas.parts import part_bytes
 from fedmq.schemas.plan import Plan
@@ -30,6 +30,7 @@ EXAMPLE = "fedmq check task.py --client-id dev-7 --config federation.toml"
 
 _SECONDS = 10.0
 _ECHO_SECONDS = 2.0
+_BESIDE_BYTES = 1024  # of an offer beside the update, about
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,10 @@ def run(options: argparse.Namespace) -> int:
     size = _check_task(options.task, client_id, settings.plan)
     if with_broker:
         _check_broker(settings, client_id, size)
+    if settings.device.daily_uplink is not None and size:
+        print(
+            f"budget     daily_uplink carries {settings.device.daily_uplink // (size + _BESIDE_BYTES):,} updates a day"
+        )
     return 0
 
 
@@ -88,10 +93,12 @@ def _check_training(task: Task, client_id: str, plan: Plan) -> int:
     finite = bool(np.isfinite(outcome.update).all())
     print(f"training   {steps} steps: {outcome.metrics}" + ("" if finite else "  it diverged: lower the learning rate"))
     print(f"time       {epoch:.3g} s for each epoch here, {epoch * plan.local_epochs:.3g} s for each update")
-    encoded = len(codec_named(plan.codec).encode(outcome.update, layout))
-    print(f"update     {encoded:,} bytes as {plan.codec}")
+    sent = encoded(outcome.update, layout, "0" * 32, plan, None, seed=0)
+    size, plain = len(sent.body), 4 * layout.size
+    fewer = f": {plain / size:.1f} times fewer than float32's {plain:,}" if plain > size else ""
+    print(f"update     {size:,} bytes as {sent.codec.name}{fewer}")
     print(f"memory     {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at its peak")
-    return encoded
+    return size
 
 
 def _check_broker(settings: Settings, client_id: str, update_size: int) -> None:

@@ -28,7 +28,7 @@ class Encoding:
     """
 
     unbiased: bool = False
-    top_k_fraction: float = 0.05
+    top_k_fraction: float = 0.07
     seed: int = 0
 
 

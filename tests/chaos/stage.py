@@ -172,6 +172,8 @@ class Stage:
             "broker.url": f"mqtt://127.0.0.1:{self._port}",
             "broker.reconnect_max_seconds": 0.3,
             "plan.retrain_after": 0.3,
+            "plan.codec": "float32",
+            "aggregator.snapshot_codec": "float32",
             "aggregator.folder": "run",
             "aggregator.init": "weights.safetensors",
             "aggregator.publish_interval": 0.05,

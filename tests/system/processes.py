@@ -108,6 +108,9 @@ class Federation:
             "broker.reconnect_max_seconds": 1.0,
             "plan.learning_rate": 1.0,
             "plan.retrain_after": 0.5,
+            "plan.codec": "float32",  # so that every count is exact
+            "plan.zstd": False,
+            "aggregator.snapshot_codec": "float32",
             "aggregator.folder": "run",
             "aggregator.init": "weights.safetensors",
             "aggregator.publish_interval": 0.1,

@@ -35,7 +35,7 @@ from tests.chaos.virtual.watched_broker import WatchedBroker
 __all__ = ["FEDERATION", "Server"]
 
 FEDERATION = "chaos"
-PLAN = Plan(retrain_after=1.0)
+PLAN = Plan(retrain_after=1.0, codec="float32", zstd=False)
 
 
 class Server:
