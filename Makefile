@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check chaos fuzz clean
+.PHONY: demo test check chaos parts fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedmq demo
@@ -14,6 +14,10 @@ test: check
 # The long form of the tests in tests/chaos: about a quarter of an hour.
 chaos: $(VENV)/.dev
 	CHAOS=long $(BIN)/python -m pytest -s tests/chaos
+
+# The long form of the tests of models in parts: 1,000 versions, 20 deaths of the aggregator, and a link of 100 kB/s.
+parts: $(VENV)/.dev
+	PARTS=long $(BIN)/python -m pytest tests/system/test_parts.py
 
 # Hostile bytes for every codec, a million and a half of them: about six minutes.
 fuzz: $(VENV)/.dev

@@ -173,19 +173,19 @@ class Federation:
             check=False,
         )
 
-    def until(self, condition: Callable[[], object], what: str) -> None:
+    def until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
         """Wait for something that the topics tell."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + seconds
         while not condition():
             self.watch.poll(0.05)
             ends = "".join(f"\n--- {program.name}\n{program.log[-1500:]}" for program in self.programs)
-            assert time.monotonic() < deadline, f"waited {PATIENCE:g} s for {what}; seen: {self.watch.describe()}{ends}"
+            assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}; seen: {self.watch.describe()}{ends}"
 
-    def goes_on(self, versions: int = 3) -> None:
+    def goes_on(self, versions: int = 3, seconds: float = PATIENCE) -> None:
         """Wait for so many versions more than there are now."""
         self.refresh()
         goal = self.version + versions
-        self.until(lambda: self.version >= goal, f"version {goal}")
+        self.until(lambda: self.version >= goal, f"version {goal}", seconds)
 
     def refresh(self) -> None:
         """Take what the broker has sent so far."""

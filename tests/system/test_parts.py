@@ -1,8 +1,12 @@
-"""Models that do not fit into one message, over a Mosquitto that takes no large ones and queues few."""
+"""Models that do not fit into one message, over a Mosquitto that takes no large ones and queues few.
+
+`make parts` runs the long form: 1,000 versions and 20 deaths, and a link of 100 kB/s.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +15,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from fedmq.broker_config.start import RunningBroker
 from fedmq.transport.mqtt import MqttLink
 from fedmq.transport.mqtt_settings import MqttSettings
 from tests.brokers import RunMosquitto, fence, opened
 from tests.slow_link import SlowLink
-from tests.system.processes import Federation
+from tests.system.processes import PATIENCE, Federation
 
 pytestmark = pytest.mark.broker
 
 FLOATS = 600_000
 PARTS = 20  # of 120 KiB
+LONG = os.environ.get("PARTS") == "long"
+DEATHS, VERSIONS = (20, 50) if LONG else (4, 3)  # and so many versions between two of them
+SLOW = 100_000 if LONG else 400_000  # bytes a second
 
 
 @pytest.fixture
@@ -61,17 +69,32 @@ def test_a_model_of_many_parts_is_trained_by_several_devices(narrow: Federation,
     assert list((narrow.run_folder / "parts").glob("*.body*")) == []
 
 
+def test_a_model_of_many_parts_is_trained_over_the_embedded_broker(
+    embedded: RunningBroker, federation: str, tmp_path: Path
+) -> None:
+    with Federation(tmp_path, federation, embedded.url) as fed:
+        save_file({"w": np.zeros(FLOATS, np.float32)}, fed.folder / "weights.safetensors")
+        fed.set(aggregator__goal__versions=4)
+        fed.aggregator()
+        assert [device.ends() for device in [fed.client("ada"), fed.client("bob")]] == [0, 0]
+        run = fed.read_run()
+        assert run.version == 4
+        assert run.weights.min() == run.weights.max() > 0
+
+
+@pytest.mark.timeout(1800)
 def test_topics_do_not_pile_up_with_versions_and_deaths(narrow: Federation) -> None:
-    narrow.set(aggregator__publish_interval=0.05)
+    narrow.set(aggregator__publish_interval=0.05, plan__continuous=True, device__pace=0.0)
     narrow.client("ada")
     both_slots = 1 + 2 * (1 + PARTS)  # the model's head, and two slots of a head and twenty parts
-    for number in range(4):
+    for number in range(DEATHS):
         aggregator = narrow.aggregator()
         if number == 0:
             narrow.until(lambda: len(retained(narrow)) == both_slots, "both slots in use")
-        narrow.goes_on()
+        narrow.goes_on(VERSIONS, seconds=PATIENCE + VERSIONS)
         aggregator.kill()
         assert len(retained(narrow)) == both_slots
+    assert narrow.read_run().version >= DEATHS * VERSIONS
 
 
 def test_what_was_sent_before_a_death_of_either_side_is_not_sent_again(narrow: Federation) -> None:
@@ -109,11 +132,13 @@ def test_a_link_that_breaks_at_80_percent_of_an_update_delivers_it(narrow: Feder
     assert narrow.read_run().version == 1
 
 
+@pytest.mark.timeout(1000)
 def test_over_a_slow_link_that_is_cut_now_and_then_updates_arrive_once_each(narrow: Federation) -> None:
     narrow.set(aggregator__goal__versions=2)
     narrow.aggregator()
-    with slow(narrow, 400_000, cut=0.05) as link:
-        assert narrow.client("ada", "--broker", link.url).ends(120) == 0
+    with slow(narrow, SLOW, cut=0.05) as link:
+        assert narrow.client("ada", "--broker", link.url).ends(900 if LONG else 120) == 0
+        assert link.cuts >= 1
     run = narrow.read_run()
     assert run.figures["accepted"] == run.version == 2
 
