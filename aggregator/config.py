@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.staleness import StalenessName, staleness_named
@@ -15,6 +15,15 @@ from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.plan import CodecName
 
 __all__ = ["AggregatorSettings"]
+
+
+def _whole(name: str) -> str:
+    if name == "top_k":
+        raise ValueError("found 'top_k', which would leave out most of the model; it is a codec for updates")
+    return name
+
+
+SnapshotCodec = Annotated[CodecName, AfterValidator(_whole)]
 
 
 class AggregatorSettings(BaseModel):
@@ -26,7 +35,7 @@ class AggregatorSettings(BaseModel):
     seed: int = Field(0, ge=0, lt=1 << 63, description="for version 0")
     init: Path | None = Field(None, description="a safetensors file of version 0, in place of build_model()")
     publish_interval: float = Field(0.5, ge=0, le=3600, description="seconds between two snapshots at least")
-    snapshot_codec: CodecName = Field("float16", description="how the weights travel to devices")
+    snapshot_codec: SnapshotCodec = Field("float16", description="how the weights travel to devices")
     spool_bytes: int = Field(4 << 30, ge=1 << 20, description="disk for updates that come in parts, in bytes")
     task_versions: tuple[str, ...] | None = Field(None, description="admitted task versions; any by default")
     goal: Goal = Field(default_factory=Goal, description="when the run is finished")

@@ -2,9 +2,11 @@
 
     python benchmarks/bytes.py --json --plot docs/bytes.svg      # about half an hour on two cores
     python benchmarks/bytes.py --only digits --seeds 1           # a minute
+    python benchmarks/bytes.py --choices eden4 "top_k 7 %"       # and float32, to compare with
 
 Ten devices that differ 1 to 10 x in speed, in the sandbox: virtual time, so accuracies do not depend on the machine.
-A codec is compared with float32 of the same seed; accuracy is the mean of the last quarter.
+A codec is compared with float32 of the same seed; accuracy is the mean of the last quarter;
+`zstd` is what it would leave of the last snapshot.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +56,7 @@ UP = [
     Choice("eden1", {"codec": "eden1"}),
     Choice("eden1, no feedback", {"codec": "eden1", "error_feedback": False, "unbiased": True}),
     Choice("top_k 10 %", {"codec": "top_k", "top_k_fraction": 0.1}),
+    Choice("top_k 7 %", {"codec": "top_k", "top_k_fraction": 0.07}),
     Choice("top_k 5 %", {"codec": "top_k", "top_k_fraction": 0.05}),
     Choice("top_k 1 %", {"codec": "top_k", "top_k_fraction": 0.01}),
 ]
@@ -90,15 +93,27 @@ def sandbox(job: Job) -> fedmq.Sandbox:
     )
 
 
-def run(job: Job) -> tuple[float, float]:
-    """Accuracy, and bytes of an update."""
+class Found(NamedTuple):
+    """What a run came to."""
+
+    accuracy: float
+    update_bytes: float
+    snapshot_bytes: int  # of its last version
+    snapshot_with_zstd: int
+
+
+def run(job: Job) -> Found:
+    """One run."""
     torch.set_num_threads(1)
     world, late = sandbox(job), []
     world.run(seconds=0.75 * job.seconds)
     while world.seconds < job.seconds:
         world.run(seconds=job.seconds / 40)
         late.append(world.evaluate()["accuracy"])
-    return statistics.mean(late), world.uplink_bytes / world.updates
+    state, codec = world._core.state, codec_named(job.choice.down)
+    snapshot = codec.encode(state.weights, state.layout)
+    smaller = codec_named(f"{codec.name}-zstd").encode(state.weights, state.layout)
+    return Found(statistics.mean(late), world.uplink_bytes / world.updates, len(snapshot), len(smaller))
 
 
 def timing(choice: Choice) -> tuple[float, float]:
@@ -121,15 +136,9 @@ def timing(choice: Choice) -> tuple[float, float]:
     return vector.nbytes / 1e6 / max(encode, 1e-9), vector.nbytes / 1e6 / max(decode, 1e-9)
 
 
-def snapshot_bytes(job: Job) -> int:
-    world = sandbox(job)
-    layout = world._core.state.layout
-    return len(codec_named(job.choice.down).encode(world._core.state.weights, layout))
-
-
-def measured(tasks: list[str], seeds: int, seconds: float, workers: int) -> list[dict[str, Any]]:
-    jobs = [Job(task, choice, seed, seconds) for task in tasks for seed in range(seeds) for choice in CHOICES]
-    found: dict[tuple[str, str, int], tuple[float, float]] = {}
+def measured(tasks: list[str], choices: list[Choice], seeds: int, seconds: float, workers: int) -> list[dict[str, Any]]:
+    jobs = [Job(task, choice, seed, seconds) for seed in range(seeds) for choice in choices for task in tasks]
+    found: dict[tuple[str, str, int], Found] = {}
     begun = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run, job): job for job in jobs}
@@ -138,17 +147,15 @@ def measured(tasks: list[str], seeds: int, seconds: float, workers: int) -> list
             found[job.task, job.choice.name, job.seed] = future.result()
             left = (time.monotonic() - begun) / done * (len(jobs) - done)
             print(f"{done} of {len(jobs)} runs, about {left / 60:.0f} min left: {job.task} {job.choice.name}"
-                  f" seed {job.seed}: {future.result()[0]:.4f}", file=sys.stderr, flush=True)  # fmt: skip
-    speeds = {choice.name: timing(choice) for choice in CHOICES}
+                  f" seed {job.seed}: {future.result().accuracy:.4f}", file=sys.stderr, flush=True)  # fmt: skip
+    speeds = {choice.name: timing(choice) for choice in choices}
     rows = []
     for task in tasks:
-        plain = [found[task, CHOICES[0].name, seed] for seed in range(seeds)]
-        plain_snapshot = snapshot_bytes(Job(task, CHOICES[0], 0, 0))
-        for choice in CHOICES:
+        plain = [found[task, choices[0].name, seed] for seed in range(seeds)]
+        for choice in choices:
             runs = [found[task, choice.name, seed] for seed in range(seeds)]
-            lost = [a - b for (a, _), (b, _) in zip(plain, runs, strict=True)]
-            update = statistics.mean(size for _, size in runs)
-            snapshot = snapshot_bytes(Job(task, choice, 0, 0))
+            lost = [a.accuracy - b.accuracy for a, b in zip(plain, runs, strict=True)]
+            update, snapshot = statistics.mean(one.update_bytes for one in runs), runs[0].snapshot_bytes
             error = statistics.stdev(lost) / math.sqrt(seeds) if seeds > 1 else float("nan")
             encode, decode = speeds[choice.name]
             rows.append(
@@ -158,11 +165,12 @@ def measured(tasks: list[str], seeds: int, seconds: float, workers: int) -> list
                     "down": choice.down,
                     "update_bytes": update,
                     "snapshot_bytes": snapshot,
-                    "fewer_up": plain[0][1] / update,
-                    "fewer_down": plain_snapshot / snapshot,
-                    "accuracy": statistics.mean(a for a, _ in runs),
-                    "min": min(a for a, _ in runs),
-                    "max": max(a for a, _ in runs),
+                    "snapshot_with_zstd": statistics.mean(one.snapshot_with_zstd for one in runs),
+                    "fewer_up": plain[0].update_bytes / update,
+                    "fewer_down": plain[0].snapshot_bytes / snapshot,
+                    "accuracy": statistics.mean(one.accuracy for one in runs),
+                    "min": min(one.accuracy for one in runs),
+                    "max": max(one.accuracy for one in runs),
                     "lost": statistics.mean(lost),
                     "lost_error": error,
                     "encode_mb_per_second": encode,
@@ -176,32 +184,34 @@ def measured(tasks: list[str], seeds: int, seconds: float, workers: int) -> list
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     import matplotlib as mpl
 
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "fedmq"
+    mpl.use("agg")
+    mpl.rcParams.update({"svg.hashsalt": "fedmq", "svg.fonttype": "none"})
     import matplotlib.pyplot as plt
 
-    tasks = sorted({row["task"] for row in rows})
-    figure, axes = plt.subplots(1, len(tasks), figsize=(5.6 * len(tasks), 4.4), squeeze=False)
+    rows = [row for row in rows if row["down"] == "float32"]
+    tasks, choices = sorted({row["task"] for row in rows}), list(dict.fromkeys(row["choice"] for row in rows))
+    looks = {choice: {"color": f"C{n % 10}", "marker": "osD^v<>pP*Xdh8"[n % 14]} for n, choice in enumerate(choices)}
+    figure, axes = plt.subplots(1, len(tasks), figsize=(4.6 * len(tasks) + 2.2, 4.4), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         for row in rows:
-            if row["task"] != task or row["down"] != "float32":
-                continue
-            low, high = row["accuracy"] - row["min"], row["max"] - row["accuracy"]
-            axis.errorbar(row["update_bytes"], row["accuracy"], [[low], [high]], fmt="o", capsize=2)
-            axis.annotate(row["choice"], (row["update_bytes"], row["accuracy"]), textcoords="offset points",
-                          xytext=(5, 4), fontsize=7)  # fmt: skip
+            if row["task"] == task:
+                axis.errorbar(row["update_bytes"], -100 * row["lost"], 100 * row["lost_error"], linestyle="none",
+                              capsize=3, markersize=7, label=row["choice"], **looks[row["choice"]])  # fmt: skip
+        axis.axhline(0, color="grey", linewidth=0.8)
         axis.set_xscale("log")
         axis.set_xlabel("bytes of an update")
-        axis.set_ylabel("accuracy (mean, least and greatest of the seeds)")
         axis.set_title(task)
         axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    axes[0][0].set_ylabel("accuracy against float32 of the same seed, points")
+    figure.tight_layout(rect=(0, 0, 1 - 2.2 / (4.6 * len(tasks) + 2.2), 1))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="center right", frameon=False, fontsize=9)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["digits", "watch"], help="one task")
+    parser.add_argument("--choices", nargs="+", metavar="NAME", choices=[choice.name for choice in CHOICES])
     parser.add_argument("--seeds", type=int, default=5, help="default: 5")
     parser.add_argument("--seconds", type=float, default=60.0, help="virtual, of each run (default: 60)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
@@ -209,14 +219,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object as the last line")
     options = parser.parse_args()
     tasks = [options.only] if options.only else ["digits", "watch"]
-    rows = measured(tasks, options.seeds, options.seconds, options.workers)
+    wanted = [choice for choice in CHOICES if choice.name in (options.choices or ()) or not options.choices]
+    choices = [CHOICES[0], *(choice for choice in wanted if choice is not CHOICES[0])]
+    rows = measured(tasks, choices, options.seeds, options.seconds, options.workers)
     if options.plot:
         plot(rows, options.plot)
-    print("task    choice               update bytes  fewer  snapshot bytes  fewer  accuracy (min-max)    lost, points"
-          "     encode  decode MB/s")  # fmt: skip
+    print("task    choice               update bytes  fewer  snapshot bytes  fewer   zstd  accuracy (min-max)"
+          "    lost, points     encode  decode MB/s")  # fmt: skip
     for row in rows:
         print(f"{row['task']:7} {row['choice']:20} {row['update_bytes']:12,.0f}  {row['fewer_up']:5.1f}"
               f"  {row['snapshot_bytes']:14,}  {row['fewer_down']:5.1f}"
+              f"  {row['snapshot_with_zstd'] / row['snapshot_bytes']:5.2f}"
               f"  {row['accuracy']:.4f} ({row['min']:.3f}-{row['max']:.3f})"
               f"  {100 * row['lost']:+5.2f} ± {100 * row['lost_error']:.2f}"
               f"  {row['encode_mb_per_second']:9,.0f}  {row['decode_mb_per_second']:9,.0f}")  # fmt: skip

@@ -46,6 +46,7 @@ def test_every_strategy_can_be_chosen_and_every_setting_of_its_function_is_one_o
         ({"strategy": "fedavg", "over_selection": 0.9}, "over_selection = 0.9, expected at least 1"),
         ({"strategy": "fedavg", "deadline": 0}, "deadline = 0, expected more than 0 seconds"),
         ({"strategy": "scaffold"}, "strategy"),
+        ({"snapshot_codec": "top_k"}, "would leave out most of the model"),
         ({"rounds": 10}, "rounds"),
     ],
 )
