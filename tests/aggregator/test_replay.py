@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedmq.aggregator.buffer import Buffer, step
-from fedmq.aggregator.folding import BLOCK, add_scaled, is_bounded
+from fedmq.aggregator.folding import BLOCK, LARGEST, add_scaled, is_bounded
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.strategies import STRATEGIES, Strategy, fedavg, fedbuff
 from fedmq.schemas.layout import Layout, Vector
 from tests.aggregator.small_run import SmallRun
+from tests.generators import unhurried
 
 SIZE = BLOCK + 1000  # so that a vector is more than one block
 
@@ -111,3 +114,16 @@ def test_a_nan_is_found_in_any_block(place: int) -> None:
     assert is_bounded(vector)
     vector[place] = np.nan
     assert not is_bounded(vector)
+
+
+@unhurried
+@given(
+    st.lists(
+        st.floats(width=32) | st.sampled_from([LARGEST, -LARGEST, 1.01 * LARGEST, 3e14, 3e38]), min_size=1, max_size=9
+    ),
+    st.integers(0, 3),
+)
+def test_what_is_bounded_is_so_by_each_of_its_numbers_wherever_they_lie(numbers: list[float], shift: int) -> None:
+    data = bytes(shift) + np.array(numbers, "<f4").tobytes()
+    vector = np.frombuffer(memoryview(data)[shift:], "<f4")
+    assert is_bounded(vector) == all(abs(float(number)) <= np.float32(LARGEST) for number in vector)
