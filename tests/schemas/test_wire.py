@@ -82,6 +82,30 @@ def test_a_body_of_megabytes_does_not_count_as_header() -> None:
     assert len(body) == 4 << 20
 
 
+some_header = st.builds(
+    lambda size, cut: msgpack.packb(OFFER | {"unheard_of": "x" * size})[: -cut or None],
+    st.one_of(st.integers(0, 1100), st.integers(HEADER_LIMIT - 600, HEADER_LIMIT)),
+    st.sampled_from([0, 0, 1, 40]),
+)
+
+
+@unhurried
+@given(st.lists(st.tuples(some_header, st.binary(max_size=40)), min_size=2, max_size=6))
+def test_what_came_before_changes_nothing_of_what_is_read(payloads: list[tuple[bytes, bytes]]) -> None:
+    for header, body in payloads:
+        try:
+            whole = len(header) <= HEADER_LIMIT and msgpack.unpackb(header) is not None
+        except ValueError:
+            _decoded_or_malformed(header + body, Offer)  # it is cut, and the body may complete it
+            continue
+        if whole:
+            offer, rest = decode(header + body, Offer)
+            assert offer == Offer.model_validate(OFFER)
+            assert bytes(rest) == body
+        else:
+            refusal_of(header + body)
+
+
 @every_kind
 @unhurried
 @given(data=st.data())
