@@ -28,6 +28,8 @@ IN_FLIGHT = 20
 _READS = 100
 _PUBACK = struct.Struct("!BBH")
 _PUBACK_FIRST = 0x40
+# PUBACKs in one write: so few that the wire gathers them, because it may take only a part of a large write.
+_TOGETHER = 1000
 _PUBLISH_FIRST = 0x30
 # Of a packet whose length takes two bytes at most.
 _SMALL_BYTES = (1 << 14) - 1
@@ -52,6 +54,7 @@ class PahoClient(Client):
     ) -> None:
         self.on_packet: Callable[[Publish], None] = lambda packet: None
         self._reader = PacketReader(wire, mqtt5=version == "5")
+        self._to_acknowledge: list[int] = []
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id,
@@ -110,16 +113,18 @@ class PahoClient(Client):
 
     def _packet_read(self) -> MQTTErrorCode:
         """All packets that are there, up to the read that brings a message; paho calls it to read one."""
+        wire, reader = self._wire, self._reader
         try:
             for _ in range(_READS):
-                more = self._reader.read()
+                more = reader.read()
                 with self._msgtime_mutex:
                     self._last_bytes_received = time.monotonic()
-                while not self._wire.closed and (packet := self._reader.take()) is not None:
+                while not wire.closed and (packet := reader.take()) is not None:
                     code = self._take(packet)
                     if code > 0:
                         return code
-                if not more or self._wire.held or self._wire.closed:
+                self._acknowledge()
+                if not more or wire.held or wire.closed:
                     break
         except BlockingIOError:
             pass
@@ -130,7 +135,11 @@ class PahoClient(Client):
         return MQTTErrorCode.MQTT_ERR_AGAIN
 
     def _take(self, packet: Packet | Publish) -> MQTTErrorCode:
-        if isinstance(packet, Packet):
+        if isinstance(packet, Publish):
+            self.on_packet(packet)
+            if packet.packet_id:
+                self._to_acknowledge.append(packet.packet_id)
+        else:
             if packet.first == _PUBACK_FIRST and len(packet.body) == 2:
                 return self._acknowledged(int.from_bytes(packet.body))
             self._in_packet["command"], self._in_packet["packet"] = packet.first, bytearray(packet.body)
@@ -138,19 +147,22 @@ class PahoClient(Client):
                 return self._packet_handle()
             except MalformedPacket as error:
                 raise MalformedPacketError(str(error)) from error
-        self.on_packet(packet)
-        return self._acknowledge(packet.packet_id) if packet.packet_id else MQTTErrorCode.MQTT_ERR_SUCCESS
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _acknowledge(self, packet_id: int) -> MQTTErrorCode:
-        """Send a PUBACK, past paho's queue unless something is in it."""
-        if not self.want_write():
-            try:
-                self._wire.send(_PUBACK.pack(_PUBACK_FIRST, 2, packet_id))
-            except BlockingIOError:
-                pass
-            else:
-                return MQTTErrorCode.MQTT_ERR_SUCCESS
-        return self._send_puback(packet_id)
+    def _acknowledge(self) -> None:
+        """Send the PUBACKs of what one read brought, past paho's queue unless something is in it."""
+        packet_ids, self._to_acknowledge = self._to_acknowledge, []
+        for first in range(0, len(packet_ids), _TOGETHER):
+            some = packet_ids[first : first + _TOGETHER]
+            if not self.want_write():
+                try:
+                    self._wire.send(b"".join([_PUBACK.pack(_PUBACK_FIRST, 2, packet_id) for packet_id in some]))
+                except BlockingIOError:
+                    pass
+                else:
+                    continue
+            for packet_id in some:
+                self._send_puback(packet_id)
 
     def _acknowledged(self, packet_id: int) -> MQTTErrorCode:
         """A PUBACK without a reason: taken. paho would first build properties and a reason code for each."""

@@ -43,6 +43,25 @@ def test_messages_that_come_together_are_acknowledged_together() -> None:
     assert acknowledgements[0][:40] == b"".join(struct.pack("!BBH", 0x40, 2, number) for number in range(1, 11))
 
 
+def test_thousands_of_tiny_messages_in_one_read_are_acknowledged_once_each_and_in_order() -> None:
+    count = 5000
+    came = bytearray()
+
+    def sends_thousands(peer: socket.socket) -> None:
+        read_packet(peer)
+        peer.sendall(ACCEPT_311)
+        peer.sendall(b"".join(publish_packet(number, b"") for number in range(1, count + 1)))
+        while len(came) < 4 * count:
+            came.extend(peer.recv(65536))
+
+    with scripted_broker(sends_thousands) as port:
+        link = link_to(port)
+        for _ in range(count):
+            expect(link, Message)
+        link.close()
+    assert came[: 4 * count] == b"".join(struct.pack("!BBH", 0x40, 2, number) for number in range(1, count + 1))
+
+
 def test_a_link_reads_no_more_ahead_than_one_read() -> None:
     def floods(peer: socket.socket) -> None:
         read_packet(peer)
