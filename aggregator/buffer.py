@@ -14,7 +14,7 @@ from fedmq.schemas.messages import UpdateId
 __all__ = ["Buffer", "Folded", "step"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each update, and that takes twice as long
 class Folded:
     """An update that is in the buffer: whose, which, and how stale and heavy it was. The history keeps these."""
 

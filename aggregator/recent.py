@@ -27,10 +27,16 @@ class Recent:
 
     def append(self, value: float) -> None:
         """Remember a number, which is none but a number: NaN has no order."""
-        if len(self._values) == self._values.maxlen:
-            del self._ordered[bisect_left(self._ordered, self._values[0])]
-        self._values.append(value)
-        insort(self._ordered, value)
+        values, ordered = self._values, self._ordered
+        if len(values) == values.maxlen:
+            gone = values[0]
+            values.append(value)
+            if gone == value:  # as of sample counts, which a device seldom changes
+                return
+            del ordered[bisect_left(ordered, gone)]
+        else:
+            values.append(value)
+        insort(ordered, value)
 
     def extend(self, values: Iterable[float]) -> None:
         """Remember numbers, oldest first."""
@@ -39,8 +45,9 @@ class Recent:
 
     def median(self) -> float:
         """The middle one, or the mean of the middle two; there must be one."""
-        half, odd = divmod(len(self._ordered), 2)
-        return self._ordered[half] if odd else (self._ordered[half - 1] + self._ordered[half]) / 2
+        ordered = self._ordered
+        half = len(ordered) // 2
+        return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
     def median_low(self) -> float:
         """The middle one, or the lower of the middle two; there must be one."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 from fedmq.aggregator.recent import Recent
 
@@ -52,9 +50,8 @@ class Tempo:
         self.samples.append(num_samples)
         if since_last is not None:
             self.intervals.append(since_last)
-        oldest = self.made_at[0][1]
-        known = bisect_right(self.made_at, base_version, key=itemgetter(0))
-        at_base = self.made_at[known - 1][1] if known else oldest
+        place = base_version - self.made_at[0][0]  # each version follows the one before
+        at_base = self.made_at[min(max(place, 0), len(self.made_at) - 1)][1]
         # A device that slept for a day saw a fleet's work go by; it is one client, so its word is bounded.
         seen = min(1.0 + accepted - at_base, 4 * self.clients_at_work + 4)
         self.clients_at_work += (seen - self.clients_at_work) / max(10.0, self.clients_at_work)

@@ -59,21 +59,21 @@ class Window:
         """The verdict on this number, if it is in the window and has one."""
         if not self.newest - WINDOW < sequence <= self.newest:
             return None
-        said, digest, version, staleness = _RECORD.unpack_from(self._records, self._at(sequence))
-        if said == _NOTHING:
-            return None
+        said, digest, version, staleness = _RECORD.unpack_from(self._records, _at(sequence))
         if said == _ACCEPTED:
             return Verdict(digest, None, version, staleness)
-        return Verdict(digest, _REASONS[said - _REJECTED], None, None)
+        return None if said == _NOTHING else Verdict(digest, _REASONS[said - _REJECTED], None, None)
 
     def put(self, sequence: int, verdict: Verdict) -> None:
         """Remember a verdict on a number that is not below the window."""
-        for passed in range(max(self.newest + 1, sequence - WINDOW + 1), sequence):  # of which nothing came yet
-            self._records[self._at(passed)] = _NOTHING
-        self.newest = max(self.newest, sequence)
-        said = _ACCEPTED if verdict.reason is None else _REJECTED + _REASONS.index(verdict.reason)
-        staleness = min(verdict.staleness or 0, _MOST_STALENESS)
-        _RECORD.pack_into(self._records, self._at(sequence), said, verdict.digest, verdict.version or 0, staleness)
+        if sequence > self.newest:
+            for passed in range(max(self.newest + 1, sequence - WINDOW + 1), sequence):  # of which nothing came yet
+                self._records[_at(passed)] = _NOTHING
+            self.newest = sequence
+        digest, reason, version, staleness = verdict
+        said = _ACCEPTED if reason is None else _REJECTED + _REASONS.index(reason)
+        staleness = min(staleness or 0, _MOST_STALENESS)
+        _RECORD.pack_into(self._records, _at(sequence), said, digest, version or 0, staleness)
 
     def __iter__(self) -> Iterator[int]:
         """The numbers that have a verdict, in order."""
@@ -89,5 +89,6 @@ class Window:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _at(self, sequence: int) -> int:
-        return sequence % WINDOW * _RECORD.size
+
+def _at(sequence: int) -> int:
+    return sequence % WINDOW * _RECORD.size

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedmq.schemas.errors import ConfigError
 
-__all__ = ["ID_PATTERN", "Topics", "check_id"]
+__all__ = ["ID_PATTERN", "Topics", "check_id", "is_id"]
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 _PART = re.compile(r"([0-9]{1,6})/([0-9]{1,9})")
@@ -24,6 +24,11 @@ def check_id(value: str, what: str) -> str:
     if not _ID.fullmatch(value):
         raise ConfigError(f"{what} {value!r}: expected 1 to 64 of A-Z a-z 0-9 _ -, because it becomes part of a topic")
     return value
+
+
+def is_id(value: str) -> bool:
+    """Whether it may stand in a topic."""
+    return _ID.fullmatch(value) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +99,4 @@ class Topics:
         """The client that an update or status topic belongs to; None if it is no such topic of this federation."""
         prefix, _, client_id = topic.rpartition("/")
         ours = prefix in (f"fedmq/{self.federation}/update", f"fedmq/{self.federation}/status")
-        return client_id if ours and _ID.fullmatch(client_id) else None
+        return client_id if ours and is_id(client_id) else None

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fedmq.schemas.errors import ConfigError
 
 __all__ = ["Arrival", "Batch", "Cohort", "Rates", "Strategy", "require", "sample_factor"]
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """What is known of an update when it is weighed.
 
     Attributes:

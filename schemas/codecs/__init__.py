@@ -30,8 +30,11 @@ def codec_named(name: str) -> Codec:
         ProtocolError: (`malformed`) there is none.
 
     """
+    codec = CODECS.get(name)
+    if codec is not None:
+        return codec
     codec = CODECS.get(name.removesuffix(SUFFIX))
     if codec is None:
         known = ", ".join(CODECS)
         raise ProtocolError("malformed", f"codec {name!r}: expected one of {known}, perhaps with {SUFFIX} behind it")
-    return with_zstd(codec) if name.endswith(SUFFIX) else codec
+    return with_zstd(codec)
