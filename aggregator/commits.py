@@ -78,9 +78,9 @@ class Commits:
         """Seconds that the disk took for the last commit."""
         return self._writer.lasted
 
-    def judged(self) -> None:
+    def judged(self, now: float) -> None:
         """A verdict was given that has to be committed before it is told."""
-        self._pace.judged(self._clock())
+        self._pace.judged(now)
 
     def is_news(self, core: AggregatorCore) -> bool:
         """Whether anything is in memory that is not on the disk."""

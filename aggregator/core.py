@@ -13,12 +13,12 @@ from fedmq.aggregator.admission import Rules, admit_body, admit_header
 from fedmq.aggregator.buffer import Folded, step
 from fedmq.aggregator.cohort import CohortState
 from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.judged import Judged, short
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.strategies.strategy import Arrival, Strategy
-from fedmq.aggregator.window import DIGEST_BYTES
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Vector
-from fedmq.schemas.messages import Metrics, Missing, Offer, Receipt
+from fedmq.schemas.messages import Metrics, Missing, Offer
 
 __all__ = ["HELD_BASES", "AggregatorCore"]
 
@@ -55,7 +55,7 @@ class AggregatorCore:
 
     def judge(
         self, client_id: str, offer: Offer, body: memoryview, now: float, *, digest: str | None = None
-    ) -> Receipt | Missing:
+    ) -> Judged | Missing:
         """The verdict on an offer from this client's topic, the same however often it is asked for.
 
         Args:
@@ -79,21 +79,21 @@ class AggregatorCore:
             self._admit_header(client_id, offer)
             if not body and offer.size:
                 return Missing(update=offer.update, ranges=((0, offer.size),))
-            receipt = self._accept(client_id, offer, body, digest, now)
+            judged = self._accept(client_id, offer, body, digest, now)
         except ProtocolError as refusal:
-            receipt = self._refuse(offer, refusal)
-        self._remember(client_id, offer.digest, receipt)
+            judged = self._refuse(offer, refusal)
+        self._remember(client_id, offer.digest, judged)
         self._close_if_due(now)
-        return receipt
+        return judged
 
-    def refuse(self, client_id: str, offer: Offer, refusal: ProtocolError) -> Receipt:
+    def refuse(self, client_id: str, offer: Offer, refusal: ProtocolError) -> Judged:
         """A committed rejection of an offer that could not be judged; the same verdict again if it has one."""
         known = self.state.ledger.find(client_id, offer.update, offer.digest)
         if known is not None:
             return known
-        receipt = self._refuse(offer, refusal)
-        self._remember(client_id, offer.digest, receipt)
-        return receipt
+        judged = self._refuse(offer, refusal)
+        self._remember(client_id, offer.digest, judged)
+        return judged
 
     def presence(self, client_id: str, online: bool, now: float) -> None:
         """A client came or went; only a cohort minds."""
@@ -153,51 +153,40 @@ class AggregatorCore:
             if late:
                 raise ProtocolError("late", late)
 
-    def _accept(self, client_id: str, offer: Offer, body: memoryview, digest: str | None, now: float) -> Receipt:
-        state, strategy = self.state, self.strategy
+    def _accept(self, client_id: str, offer: Offer, body: memoryview, digest: str | None, now: float) -> Judged:
+        state, strategy, update = self.state, self.strategy, offer.update
+        base, samples, tempo = offer.base_version, offer.num_samples, state.tempo
         vector = admit_body(offer, body, self.rules, digest)
-        staleness = state.version - offer.base_version
-        weight, mass = strategy.weigh(Arrival(staleness, offer.num_samples, state.tempo.median_samples()))
-        folded = Folded(client_id, offer.update, offer.base_version, staleness, weight, offer.num_samples)
-        state.buffer.fold(vector, folded, mass, now)
+        staleness = state.version - base
+        weight, mass = strategy.weigh(Arrival(staleness, samples, tempo.median_samples()))
+        state.buffer.fold(vector, Folded(client_id, update, base, staleness, weight, samples), mass, now)
         if strategy.mixes:  # y - x = D + x_base - x
             size = state.layout.parameter_size
-            state.buffer.fold_parameters(weight, 1.0, state.bases[offer.base_version], size)
+            state.buffer.fold_parameters(weight, 1.0, state.bases[base], size)
             state.buffer.fold_parameters(weight, -1.0, state.weights, size)
         since_last = now - self._last_accepted if self._last_accepted is not None else None
-        state.tempo.update(offer.base_version, state.accepted, offer.num_samples, since_last)
+        tempo.update(base, state.accepted, samples, since_last)
         self._last_accepted = now
         state.accepted += 1
         self.judged += 1
         state.staleness_sum += staleness
         state.uplink_bytes += offer.size
         if offer.evaluation is not None:
-            state.scores.add(client_id, offer.base_version, offer.evaluation)
+            state.scores.add(client_id, base, offer.evaluation)
             self.news.scored.add(client_id)
-        return Receipt(
-            update=offer.update,
-            verdict="accepted",
-            version=state.version,
-            staleness=staleness,
-            digest=offer.digest[: 2 * DIGEST_BYTES],
-        )
+        return Judged(update, None, "", state.version, staleness, short(offer.digest))
 
-    def _refuse(self, offer: Offer, refusal: ProtocolError) -> Receipt:
+    def _refuse(self, offer: Offer, refusal: ProtocolError) -> Judged:
         self.state.rejected[refusal.reason] += 1
         self.judged += 1
-        return Receipt(
-            update=offer.update,
-            verdict="rejected",
-            reason=refusal.reason,
-            detail=str(refusal)[:_DETAIL],
-            digest=offer.digest[: 2 * DIGEST_BYTES],
-        )
+        return Judged(offer.update, refusal.reason, str(refusal)[:_DETAIL], digest=short(offer.digest))
 
-    def _remember(self, client_id: str, digest: str, receipt: Receipt) -> None:
-        if self.state.ledger.enter(client_id, digest, receipt):
+    def _remember(self, client_id: str, digest: str, judged: Judged) -> None:
+        if self.state.ledger.enter(client_id, digest, judged):
             self.news.renewed.add(client_id)
-        sequences = self.news.outboxes.setdefault(client_id, {}).setdefault(receipt.update.outbox_id, [])
-        sequences.append(receipt.update.sequence)
+        update = judged.update
+        sequences = self.news.outboxes.setdefault(client_id, {}).setdefault(update.outbox_id, [])
+        sequences.append(update.sequence)
 
     def _delivered(self) -> set[str]:
         return {folded.client_id for folded in self.state.buffer.updates}

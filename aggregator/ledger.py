@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fedmq.aggregator.window import DIGEST_BYTES, WINDOW, Verdict, Window
-from fedmq.schemas.messages import Receipt, UpdateId
+from fedmq.aggregator.judged import Judged, short
+from fedmq.aggregator.window import WINDOW, Verdict, Window
+from fedmq.schemas.messages import UpdateId
 
 __all__ = ["Ledger", "Outbox"]
 
@@ -56,8 +57,8 @@ class Ledger:
         """The ids of the clients that it knows."""
         return list(self._clients)
 
-    def find(self, client_id: str, update: UpdateId, digest: str) -> Receipt | None:
-        """The receipt that this update has, or must have because of others; None if it is still to be judged."""
+    def find(self, client_id: str, update: UpdateId, digest: str) -> Judged | None:
+        """The verdict that this update has, or must have because of others; None if it is still to be judged."""
         client = self._clients.get(client_id)
         if client is None:
             return None
@@ -71,34 +72,33 @@ class Ledger:
         known = outbox.verdicts.get(update.sequence)
         if known is None:
             return None
-        if known.digest != _short(digest):
+        if known.digest != bytes.fromhex(short(digest)):
             detail = "this update id was used for other content; a restored disk image needs a new outbox id"
-            return Receipt(
-                update=update, verdict="rejected", reason="id_reused", detail=detail, digest=digest[: 2 * DIGEST_BYTES]
-            )
-        return _receipt(update, known)
+            return Judged(update, "id_reused", detail, digest=short(digest))
+        return _again(update, known)
 
-    def enter(self, client_id: str, digest: str, receipt: Receipt) -> bool:
+    def enter(self, client_id: str, digest: str, judged: Judged) -> bool:
         """Remember the verdict on an update of this digest, SHA-256 in hex; `find` must have said that it has none.
 
         Returns:
             Whether it is the first of its outbox.
 
         """
+        update = judged.update
         client = self._clients.get(client_id)
         if client is None:
             client = self._clients[client_id] = _Client()
-        outbox = client.outbox(receipt.update.outbox_id)
+        outbox = client.outbox(update.outbox_id)
         first = outbox is None
         if outbox is None:
-            outbox = Outbox(receipt.update.outbox_id)
+            outbox = Outbox(update.outbox_id)
             client.outboxes.append(outbox)
             for old in client.outboxes[:-_OUTBOXES]:
                 client.retired.append(old.outbox_id)
             client.outboxes = client.outboxes[-_OUTBOXES:]
             client.retired = client.retired[-_RETIRED:]
-        verdict = Verdict(_short(digest), receipt.reason, receipt.version, receipt.staleness)
-        outbox.verdicts.put(receipt.update.sequence, verdict)
+        verdict = Verdict(bytes.fromhex(short(digest)), judged.reason, judged.version, judged.staleness)
+        outbox.verdicts.put(update.sequence, verdict)
         return first
 
     def retired(self, client_id: str) -> list[str]:
@@ -114,23 +114,12 @@ class Ledger:
         self._clients[client_id] = _Client(outboxes, retired)
 
 
-def _short(digest: str) -> bytes:
-    return bytes.fromhex(digest[: 2 * DIGEST_BYTES])
-
-
-def _receipt(update: UpdateId, known: Verdict) -> Receipt:
+def _again(update: UpdateId, known: Verdict) -> Judged:
     if known.reason is None:
-        return Receipt(
-            update=update,
-            verdict="accepted",
-            version=known.version,
-            staleness=known.staleness,
-            digest=known.digest.hex(),
-        )
+        return Judged(update, None, "", known.version, known.staleness, known.digest.hex())
     detail = "it was refused when it was offered first; the aggregator keeps the reason, not the sentence"
-    return Receipt(update=update, verdict="rejected", reason=known.reason, detail=detail, digest=known.digest.hex())
+    return Judged(update, known.reason, detail, digest=known.digest.hex())
 
 
-def _expired(update: UpdateId, why: str) -> Receipt:
-    detail = f"too old to know whether it counted: {why}"
-    return Receipt(update=update, verdict="rejected", reason="expired", detail=detail)
+def _expired(update: UpdateId, why: str) -> Judged:
+    return Judged(update, "expired", f"too old to know whether it counted: {why}")

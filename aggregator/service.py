@@ -28,8 +28,8 @@ from fedmq.aggregator.vectors import Step, nothing
 from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError, StoreError
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Later, Missing, Need, Offer, Part, UpdateId
-from fedmq.schemas.topics import Topics
-from fedmq.schemas.wire import decode, encode
+from fedmq.schemas.topics import Topics, is_id
+from fedmq.schemas.wire import decode
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
 
 __all__ = ["AggregatorService", "Ending"]
@@ -180,7 +180,7 @@ class AggregatorService:
                 if self._asked is not None:
                     self.stop(self._asked)
                     break
-                if self._commits.full:
+                if not hurried and self._commits.full:
                     time.sleep(0.01)  # the senders wait in TCP
                     self.tick(idle=False)
                     continue
@@ -270,28 +270,32 @@ class AggregatorService:
     def _received(self, message: Message) -> None:
         topic = message.topic
         try:
-            client_id = self._topics.sender(topic)
-            if client_id is None:
+            if topic.startswith(self._updates):
+                client_id = topic[len(self._updates) :]
+                if is_id(client_id):
+                    self._told(client_id, message)
+                return
+            client_id_of_status = self._topics.sender(topic)
+            if client_id_of_status is None:
                 self._shown_by_others(topic, message.payload)
-                return
-            if not topic.startswith(self._updates):
-                if message.payload:
-                    status, _ = decode(message.payload, ClientStatus)
-                    self._core.presence(client_id, status.state == "online", self.now())
-                return
-            if not self._gate.open:
-                self._gate.hold(message)
-                return
-            said, body = decode(message.payload, Offer, Part, Need)
-            if isinstance(said, Part):
-                self._take_part(client_id, said, body)
-            elif isinstance(said, Need):
-                self._publisher.need(client_id, said, self.now())
+            elif message.payload:
+                status, _ = decode(message.payload, ClientStatus)
+                self._core.presence(client_id_of_status, status.state == "online", self.now())
         except ProtocolError as error:
             log.warning("ignored topic=%s reason=%s detail=%r", topic, error.reason, str(error))
+
+    def _told(self, client_id: str, message: Message) -> None:
+        """A client told something about an update or a snapshot. Raises ProtocolError: it cannot be read."""
+        if not self._gate.open:
+            self._gate.hold(message)
             return
+        said, body = decode(message.payload, Offer, Part, Need)
         if isinstance(said, Offer):
             self._judge(client_id, said, body)
+        elif isinstance(said, Part):
+            self._take_part(client_id, said, body)
+        elif isinstance(said, Need):
+            self._publisher.need(client_id, said, self.now())
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state
@@ -312,33 +316,33 @@ class AggregatorService:
         return hashlib.sha256(codec_named(codec).encode(weights, self._core.state.layout)).hexdigest()
 
     def _judge(self, client_id: str, offer: Offer, body: memoryview, digest: str | None = None) -> None:
-        now = self.now()
+        now, core, commits = self.now(), self._core, self._commits
         if self._disk.why is not None:
             self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
             return
-        if self._commits.holds:
+        if commits.holds:
             self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
             return
         self._publisher.heard(client_id)
-        judged = self._core.judged
+        judged = core.judged
         try:
-            answer = self._core.judge(client_id, offer, body, now, digest=digest)
+            answer = core.judge(client_id, offer, body, now, digest=digest)
         except Exception as error:
             # Ours, not the sender's; but an update that breaks us must not come back for ever.
             log.exception("judging failed client=%s sequence=%d", client_id, offer.update.sequence)
             refusal = ProtocolError("internal", f"the aggregator failed: {type(error).__name__}")
-            answer = self._core.refuse(client_id, offer, refusal)
+            answer = core.refuse(client_id, offer, refusal)
         if isinstance(answer, Missing):
             self._ask(client_id, offer, answer, now)
             return
         if self._transfers is not None:
             self._transfers.judged(client_id, offer)
-        self._commits.replies.add(client_id, answer)
-        if self._core.judged == judged:
+        commits.replies.add(client_id, answer)
+        if core.judged == judged:
             return  # the answer was committed before, or is about to be
-        self._commits.judged()
+        commits.judged(now)
         self._step("judged")
-        if answer.verdict == "rejected":
+        if answer.reason is not None:
             log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
                         client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
 
@@ -425,7 +429,7 @@ class AggregatorService:
     def _answer(self, replies: Replies) -> None:
         for client_id, reply in replies.messages(self._core.state.run, self._incarnation):
             # A lost one is healed by the next offer, as is one that the broker acknowledged and lost.
-            self._link.publish(self._topics.reply(client_id), encode(reply), qos=0)
+            self._link.publish(self._topics.reply(client_id), reply, qos=0)
             self._step("receipt-sent")
 
     def _reply(self, client_id: str, answer: Missing | Later) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import PROTOCOL, ProtocolMessage
 
-__all__ = ["HEADER_LIMIT", "decode", "encode"]
+__all__ = ["HEADER_LIMIT", "decode", "encode", "pack"]
 
 HEADER_LIMIT = 64 * 1024
 """Bytes of header that a reader looks at; a longer one is refused."""
@@ -32,9 +32,14 @@ M = TypeVar("M", bound=ProtocolMessage)
 
 def encode(message: ProtocolMessage, body: bytes | memoryview = b"") -> bytes:
     """The payload of a message and its body. The limits in the messages keep every header below HEADER_LIMIT."""
-    header = cast(bytes, msgpack.packb(message.model_dump(exclude_none=True)))
-    assert len(header) <= HEADER_LIMIT, f"{message.kind}: a header of {len(header)} bytes"
-    return b"".join((header, body))
+    return pack(message.model_dump(exclude_none=True), body)
+
+
+def pack(fields: dict[str, Any], body: bytes | memoryview = b"") -> bytes:
+    """The payload of a message with these fields, in the order of its model, without those that are None."""
+    header = cast(bytes, msgpack.packb(fields))
+    assert len(header) <= HEADER_LIMIT, f"{fields['kind']}: a header of {len(header)} bytes"
+    return b"".join((header, body)) if body else header
 
 
 def decode(payload: bytes, *expected: type[M]) -> tuple[M, memoryview]:

@@ -12,11 +12,12 @@ import numpy as np
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.state import State
 from fedmq.aggregator.strategies import Strategy, fedbuff
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.layout import Entry, Layout, Vector
-from fedmq.schemas.messages import Missing, Offer, Receipt, UpdateId
+from fedmq.schemas.messages import Missing, Offer, UpdateId
 
 RUN = "0" * 31 + "1"
 
@@ -109,7 +110,7 @@ class SmallRun:
 
     def judge(
         self, client_id: str, values: Sequence[float] | Vector, *, now: float | None = None, **other: Any
-    ) -> Receipt | Missing:
+    ) -> Judged | Missing:
         """Offer an update of the present version, or of `base_version`; at `now`, or a second after the one before."""
         self.seconds = self.seconds + 1 if now is None else now
         fields = {"base_version": self.state.version, "sequence": self._sequences[client_id]} | other
@@ -117,11 +118,11 @@ class SmallRun:
         self._sequences[client_id] += 1
         return self.core.judge(client_id, offer, body, self.seconds)
 
-    def deliver(self, client_id: str, *values: float, **other: Any) -> Receipt:
+    def deliver(self, client_id: str, *values: float, **other: Any) -> Judged:
         """Offer an update that is accepted; each new version is published at once."""
         before = self.state.version
         receipt = self.judge(client_id, values, **other)
-        assert isinstance(receipt, Receipt)
+        assert isinstance(receipt, Judged)
         assert receipt.verdict == "accepted", receipt
         if self.state.version > before:
             self.publish()

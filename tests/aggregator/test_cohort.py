@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.strategies import fedavg
-from fedmq.schemas.messages import Receipt
 from tests.aggregator.small_run import SmallRun
 
 
@@ -21,7 +21,7 @@ def cohort_of(*clients: str, **settings: Any) -> SmallRun:
 
 
 def reason(receipt: object) -> str | None:
-    assert isinstance(receipt, Receipt)
+    assert isinstance(receipt, Judged)
     return receipt.reason
 
 

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from fedmq.aggregator.core import HELD_BASES
 from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.strategies import STRATEGIES, fedasync, fedavg
 from fedmq.schemas.errors import ProtocolError
-from fedmq.schemas.messages import Evaluation, Missing, Receipt
+from fedmq.schemas.messages import Evaluation, Missing
 from tests.aggregator.small_run import SmallRun, offer_of, outbox, plain_fedbuff
 from tests.generators import unhurried
 
 
-def reason(answer: Receipt | Missing) -> str | None:
-    assert isinstance(answer, Receipt)
+def reason(answer: Judged | Missing) -> str | None:
+    assert isinstance(answer, Judged)
     return answer.reason
 
 
@@ -249,7 +250,7 @@ def test_in_any_order_with_any_repetition_an_update_is_in_one_version_if_accepte
 ) -> None:
     strategies = {"fedbuff": plain_fedbuff(k), "fedavg": fedavg(clients=1, deadline=30.0)}
     run = SmallRun(strategies.get(name) or STRATEGIES[name]())
-    verdicts: dict[tuple[str, int], Receipt] = {}
+    verdicts: dict[tuple[str, int], Judged] = {}
     now = 0.0
     for client, sequence, with_body, passing in schedule:
         now += passing
@@ -263,7 +264,7 @@ def test_in_any_order_with_any_repetition_an_update_is_in_one_version_if_accepte
             assert (client_id, sequence) not in verdicts
         else:
             said = verdicts.setdefault((client_id, sequence), answer)
-            assert answer == said.model_copy(update={"detail": answer.detail})  # the sentence is not remembered
+            assert answer == said._replace(detail=answer.detail)  # the sentence is not remembered
     run.core.finish("the end", now)
 
     inputs = [(folded.client_id, folded.update.sequence) for v in run.core.news.versions for folded in v.updates]

@@ -7,9 +7,10 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmq.aggregator.judged import Judged, short
 from fedmq.aggregator.ledger import Ledger
-from fedmq.aggregator.window import DIGEST_BYTES, WINDOW
-from fedmq.schemas.messages import Receipt, UpdateId
+from fedmq.aggregator.window import WINDOW
+from fedmq.schemas.messages import UpdateId
 from tests.aggregator.small_run import outbox
 from tests.generators import unhurried
 
@@ -20,15 +21,14 @@ def update(sequence: int, box: int = 1) -> UpdateId:
     return UpdateId(outbox_id=outbox(box), sequence=sequence)
 
 
-def accepted(sequence: int, box: int = 1, digest: str = DIGEST) -> Receipt:
-    digest = digest[: 2 * DIGEST_BYTES]
-    return Receipt(update=update(sequence, box), verdict="accepted", version=3, staleness=1, digest=digest)
+def accepted(sequence: int, box: int = 1, digest: str = DIGEST) -> Judged:
+    return Judged(update(sequence, box), version=3, staleness=1, digest=short(digest))
 
 
-def reason_of(receipt: Receipt | None) -> str | None:
-    assert receipt is not None
-    assert receipt.verdict == "rejected"
-    return receipt.reason
+def reason_of(judged: Judged | None) -> str | None:
+    assert judged is not None
+    assert judged.verdict == "rejected"
+    return judged.reason
 
 
 def test_what_was_never_judged_has_no_verdict() -> None:
@@ -47,11 +47,11 @@ def test_a_verdict_is_the_same_however_often_it_is_asked_for() -> None:
 
 def test_a_rejection_keeps_its_reason_and_not_its_sentence() -> None:
     ledger = Ledger()
-    refused = Receipt(update=update(0), verdict="rejected", reason="layout", detail="x" * 2000)
+    refused = Judged(update(0), "layout", "x" * 2000)
     ledger.enter("alice", DIGEST, refused)
     found = ledger.find("alice", update(0), DIGEST)
     assert found is not None
-    assert found.model_copy(update={"detail": refused.detail, "digest": None}) == refused
+    assert found._replace(detail=refused.detail, digest=None) == refused
     assert 0 < len(found.detail) < 120
 
 
@@ -122,7 +122,7 @@ def test_in_any_order_of_offers_the_ledger_says_what_a_plain_dictionary_would(
     offers: list[tuple[str, int, int, str]],
 ) -> None:
     ledger = Ledger()
-    verdicts: dict[tuple[str, int, int], tuple[str, Receipt]] = {}  # everything, for ever
+    verdicts: dict[tuple[str, int, int], tuple[str, Judged]] = {}  # everything, for ever
     for client, box, sequence, digest in offers:
         boxes = list(dict.fromkeys(b for c, b, _ in verdicts if c == client))
         newest = max((s for c, b, s in verdicts if (c, b) == (client, box)), default=-1)
@@ -133,9 +133,9 @@ def test_in_any_order_of_offers_the_ledger_says_what_a_plain_dictionary_would(
             assert reason_of(found) == "expired"
         elif known is None:
             assert found is None
-            receipt = accepted(sequence, box, digest)
-            ledger.enter(client, digest, receipt)
-            verdicts[client, box, sequence] = (digest, receipt)
+            judged = accepted(sequence, box, digest)
+            ledger.enter(client, digest, judged)
+            verdicts[client, box, sequence] = (digest, judged)
         elif known[0] != digest:
             assert reason_of(found) == "id_reused"
         else:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.strategies import STRATEGIES, Strategy, fedasync, fedasync_delta, fedavg, fedbuff
-from fedmq.schemas.messages import Receipt
 from tests.aggregator.small_run import SmallRun, plain_fedbuff
 
 
@@ -85,7 +85,7 @@ def test_late_full_weights_are_not_averaged_into_another_cohort() -> None:
     assert (run.state.version, run.weights) == (1, [1.0])
     run.core.presence("bob", True, 2.0)
     late = run.judge("bob", [100.0], base_version=0)
-    assert isinstance(late, Receipt)
+    assert isinstance(late, Judged)
     assert (late.verdict, late.reason) == ("rejected", "late")
     run.deliver("alice", 1.0)
     run.deliver("bob", 3.0)
@@ -142,7 +142,7 @@ def test_one_fast_device_counts_once_in_a_cohort() -> None:
         run.core.presence(client, True, 0.0)
     run.deliver("fast", 1.0)
     again = run.judge("fast", [1.0])
-    assert isinstance(again, Receipt)
+    assert isinstance(again, Judged)
     assert (again.verdict, again.reason) == ("rejected", "late")
     run.deliver("slow", -1.0)
     assert run.weights == [0.0]

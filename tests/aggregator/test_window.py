@@ -8,10 +8,11 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.ledger import Ledger
 from fedmq.aggregator.window import DIGEST_BYTES, WINDOW, Verdict, Window
 from fedmq.schemas.errors import Reason
-from fedmq.schemas.messages import Receipt, UpdateId
+from fedmq.schemas.messages import UpdateId
 from tests.aggregator.small_run import outbox
 from tests.generators import unhurried
 
@@ -55,8 +56,8 @@ def test_a_client_takes_two_kilobytes_however_much_it_has_sent() -> None:
         for number in range(200):
             for sequence in range(100):
                 update = UpdateId(outbox_id=outbox(number), sequence=sequence)
-                receipt = Receipt(update=update, verdict="accepted", version=10**6 + sequence, staleness=3)
-                ledger.enter(f"client-{number}", "ab" * 32, receipt)
+                judged = Judged(update, version=10**6 + sequence, staleness=3)
+                ledger.enter(f"client-{number}", "ab" * 32, judged)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
