@@ -184,9 +184,7 @@ class AggregatorCore:
     def _remember(self, client_id: str, digest: str, judged: Judged) -> None:
         if self.state.ledger.enter(client_id, digest, judged):
             self.news.renewed.add(client_id)
-        update = judged.update
-        sequences = self.news.outboxes.setdefault(client_id, {}).setdefault(update.outbox_id, [])
-        sequences.append(update.sequence)
+        self.news.judged.append((client_id, judged.update))
 
     def _delivered(self) -> set[str]:
         return {folded.client_id for folded in self.state.buffer.updates}

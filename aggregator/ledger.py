@@ -109,6 +109,10 @@ class Ledger:
         """The outboxes of this client whose verdicts are remembered, the newest last."""
         return self._clients[client_id].outboxes
 
+    def outbox(self, client_id: str, outbox_id: str) -> Outbox | None:
+        """The one of this id, if its verdicts are remembered."""
+        return self._clients[client_id].outbox(outbox_id)
+
     def restore(self, client_id: str, outboxes: list[Outbox], retired: list[str]) -> None:
         """Put back what the store kept of a client."""
         self._clients[client_id] = _Client(outboxes, retired)

@@ -11,7 +11,7 @@ from fedmq.aggregator.scores import Scores
 from fedmq.aggregator.tempo import Tempo
 from fedmq.schemas.errors import Reason
 from fedmq.schemas.layout import Layout, Vector
-from fedmq.schemas.messages import Metrics
+from fedmq.schemas.messages import Metrics, UpdateId
 
 __all__ = ["News", "State", "VersionRecord"]
 
@@ -42,7 +42,7 @@ class News:
 
     Attributes:
         versions: that were made.
-        outboxes: sequence numbers of updates with new verdicts, by client and outbox id.
+        judged: clients and updates with new verdicts, in order.
         renewed: clients of which an outbox was seen for the first time.
         scored: clients whose evaluation is new.
         measured: the aggregator's own evaluations, by version.
@@ -50,7 +50,7 @@ class News:
     """
 
     versions: list[VersionRecord] = field(default_factory=list)
-    outboxes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    judged: list[tuple[str, UpdateId]] = field(default_factory=list)
     renewed: set[str] = field(default_factory=set)
     scored: set[str] = field(default_factory=set)
     measured: dict[int, Metrics] = field(default_factory=dict)

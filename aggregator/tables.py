@@ -19,7 +19,7 @@ from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.tempo import Tempo
 from fedmq.aggregator.window import WINDOW, Verdict
 from fedmq.schemas.errors import Reason
-from fedmq.schemas.messages import Evaluation
+from fedmq.schemas.messages import Evaluation, UpdateId
 
 __all__ = ["Statement", "Tables"]
 
@@ -132,9 +132,7 @@ class Tables:
         scores = [(c, v, e.model_dump_json()) for c in news.scored if c in state.scores.newest
                   for v, e in [state.scores.newest[c]]]  # fmt: skip
         outboxes = [row for client_id in news.renewed for row in self._outboxes(state, client_id)]
-        verdicts = [
-            row for client_id, boxes in news.outboxes.items() for row in self._verdicts(state, client_id, boxes)
-        ]
+        verdicts = list(self._verdicts(state, news.judged))
         remembered = {client: [-1, -1] for client in news.renewed}
         for number, client_id, _, place in outboxes:
             if place >= 0:
@@ -186,12 +184,12 @@ class Tables:
             yield numbers[outbox_id], client_id, outbox_id, place
         self._numbers[client_id] = numbers
 
-    def _verdicts(self, state: State, client_id: str, news: dict[str, list[int]]) -> Iterator[tuple[Any, ...]]:
-        for box in state.ledger.outboxes(client_id):
-            for sequence in news.get(box.outbox_id, ()):
-                verdict = box.verdicts.get(sequence)
-                if verdict is not None:  # else it came and went within this commit
-                    yield self._numbers[client_id][box.outbox_id], sequence % WINDOW, sequence, *verdict
+    def _verdicts(self, state: State, judged: list[tuple[str, UpdateId]]) -> Iterator[tuple[Any, ...]]:
+        for client_id, update in judged:
+            box, sequence = state.ledger.outbox(client_id, update.outbox_id), update.sequence
+            verdict = box.verdicts.get(sequence) if box is not None else None
+            if verdict is not None:  # else it came and went within this commit
+                yield self._numbers[client_id][update.outbox_id], sequence % WINDOW, sequence, *verdict
 
     def _ledger(self) -> Iterator[tuple[str, list[Outbox], list[str]]]:
         clients: dict[str, tuple[list[Outbox], list[str]]] = {}

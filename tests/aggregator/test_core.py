@@ -228,8 +228,11 @@ def test_news_are_told_once_rejections_too() -> None:
     run.judge("alice", [float("nan")])
     run.deliver("bob", 1.0)
     news = run.core.take()
-    assert news.outboxes == {"alice": {outbox(1): [0]}, "bob": {outbox(1): [0]}}
-    assert run.core.take().outboxes == {}
+    assert [(client_id, update.outbox_id, update.sequence) for client_id, update in news.judged] == [
+        ("alice", outbox(1), 0),
+        ("bob", outbox(1), 0),
+    ]
+    assert run.core.take().judged == []
 
 
 def test_a_nonsense_size_is_refused_and_not_asked_for() -> None:
