@@ -38,6 +38,7 @@ class AggregatorSettings(BaseModel):
     snapshot_codec: SnapshotCodec = Field("float16", description="how the weights travel to devices")
     spool_bytes: int = Field(4 << 30, ge=1 << 20, description="disk for updates that come in parts, in bytes")
     task_versions: tuple[str, ...] | None = Field(None, description="admitted task versions; any by default")
+    revoked_file: Path | None = Field(None, description="ids of devices that are out, one a line; `fedmq provision`'s")
     goal: Goal = Field(default_factory=Goal, description="when the run is finished")
 
     strategy: str = Field("fedbuff", description=", ".join(STRATEGIES))

@@ -26,6 +26,7 @@ _PATHS = (
     ("task",),
     ("aggregator", "folder"),
     ("aggregator", "init"),
+    ("aggregator", "revoked_file"),
     ("device", "folder"),
     ("broker", "password_file"),
     ("broker", "ca_file"),
