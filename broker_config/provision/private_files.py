@@ -1,0 +1,153 @@
+"""Files that only their owner may read, written so that a crash leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from fedmq.schemas.errors import ConfigError, StoreError
+
+__all__ = ["alone_in", "close_up", "make_folder", "read_private", "remove_files", "write_folder", "write_private"]
+
+_FILE_MODE = 0o600
+_FOLDER_MODE = 0o700
+_ASIDE = ".part"
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder if it is not there, and keep every other process that does this out of it.
+
+    Raises:
+        ConfigError: another process is at work there, or it cannot be made.
+
+    """
+    try:
+        _make(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConfigError(f"{folder}: it cannot be used as a folder: {error.strerror}; choose another") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigError(f"{folder}: another process is at work in it; wait for its end") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_private(path: Path) -> bytes | None:
+    """The file's content, None if there is none; raises StoreError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: it cannot be read: {error.strerror}") from error
+
+
+def write_private(path: Path, content: bytes) -> bool:
+    """Give the file this content, mode 0600, in one step; whether anything was different before.
+
+    Its folder is made, mode 0700, if it is not there. Raises StoreError if the disk does not take it.
+    """
+    try:
+        if read_private(path) == content:
+            return False
+        _make(path.parent)
+        aside = path.with_name(f".{path.name}{_ASIDE}")
+        _write(aside, content)
+        os.replace(aside, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: it cannot be written: {error.strerror}") from error
+    return True
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make a new folder with these files, all at once; raises StoreError if the disk does not take it."""
+    aside = folder.with_name(f".{folder.name}{_ASIDE}")
+    try:
+        _make(folder.parent)
+        shutil.rmtree(aside, ignore_errors=True)  # of a run that did not come to its end
+        aside.mkdir(mode=_FOLDER_MODE)
+        for name, content in files.items():
+            _write(aside / name, content)
+        _sync(aside)
+        os.rename(aside, folder)
+        _sync(folder.parent)
+    except OSError as error:
+        raise StoreError(f"{folder}: it cannot be made: {error.strerror}") from error
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> bool:
+    """Remove these files, and the folder if nothing else is in it; whether there was anything to remove."""
+    removed = False
+    try:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                (folder / name).unlink()
+                removed = True
+        if removed and not any(folder.iterdir()):
+            folder.rmdir()
+            _sync(folder.parent)
+    except OSError as error:
+        raise StoreError(f"{folder}: what is in it cannot be removed: {error.strerror}") from error
+    return removed
+
+
+def close_up(paths: Iterable[Path]) -> list[Path]:
+    """Take from others what rights they have on these files and folders; those on which they had any."""
+    opened = []
+    for path in paths:
+        try:
+            mode = path.stat().st_mode & 0o777
+            wanted = _FOLDER_MODE if path.is_dir() else _FILE_MODE
+            if mode != wanted:
+                path.chmod(wanted)
+                opened.append(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(f"{path}: its mode cannot be changed to {wanted:o}: {error.strerror}") from error
+    return opened
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, mode 0700, if it is not there; raises StoreError if the disk does not take it."""
+    try:
+        _make(folder)
+    except OSError as error:
+        raise StoreError(f"{folder}: it cannot be made: {error.strerror}") from error
+
+
+def _make(folder: Path) -> None:
+    """Make the folder and those above it; those that are there keep their modes."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(mode=_FOLDER_MODE)
+        _sync(folder.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
