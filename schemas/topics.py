@@ -83,6 +83,11 @@ class Topics:
         """The filter under which people see every client; nothing is decided from it."""
         return f"fedmq/{self.federation}/status/+"
 
+    @property
+    def replies(self) -> str:
+        """The filter of what the aggregator answers, for a broker's access rules."""
+        return f"fedmq/{self.federation}/reply/+"
+
     def update(self, client_id: str) -> str:
         """From this client: its offers."""
         return f"fedmq/{self.federation}/update/{check_id(client_id, 'client id')}"

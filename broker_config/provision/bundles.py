@@ -1,0 +1,71 @@
+"""What one account's machine is given: its own login, the authority's certificate, and settings that use them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR
+from fedmq.broker_config.provision.host_names import broker_url
+from fedmq.broker_config.provision.record import Record
+
+__all__ = ["AUTHORITY", "IDENTITY", "PASSWORD", "REVOKED", "SETTINGS", "settings_file", "settings_url"]
+
+AUTHORITY = "ca.pem"
+IDENTITY = "identity.pem"
+"""Certificate and private key in one file, so that a renewal replaces both at once."""
+PASSWORD = "password"  # noqa: S105 -- the name of a file
+SETTINGS = "federation.toml"
+REVOKED = "revoked"
+
+_BROKER = """
+[broker]
+url = {url}
+username = {user}
+password_file = "{password}"
+ca_file = "{authority}"
+cert_file = "{identity}"
+key_file = "{identity}"
+"""
+_TASK = """
+# The task file is yours: copy it here, or write where it lies on this machine, and take the # away.
+# task = "task.py"
+"""
+_REVOKED = """
+[aggregator]
+revoked_file = "{revoked}"
+"""
+
+
+def settings_file(record: Record, account: str) -> bytes:
+    """The bundle's federation.toml. It is written once and then the user's; paths in it count from its folder."""
+    name = record.federation
+    if account == AGGREGATOR:
+        title = f"The aggregator of federation {name}. Run it with: fedmq aggregator --config {SETTINGS}"
+    elif account == OPERATOR:
+        title = f"For whoever looks after federation {name}. Look at it with: fedmq status --config {SETTINGS}"
+    else:
+        run = f"fedmq client --config {SETTINGS} --client-id {account}"
+        title = f"Device {account} of federation {name}. Run it with: {run}"
+    text = f"# {title}\nfederation = {json.dumps(name)}\n"
+    if account != OPERATOR:
+        text += _TASK if record.task is None else f"task = {json.dumps(record.task, ensure_ascii=False)}\n"
+    text += _BROKER.format(
+        url=json.dumps(broker_url(record.hosts[0], record.port)),
+        user=json.dumps(record.user(account)),
+        password=PASSWORD,
+        authority=AUTHORITY,
+        identity=IDENTITY,
+    )
+    if account == AGGREGATOR:
+        text += _REVOKED.format(revoked=REVOKED)
+    return text.encode()
+
+
+def settings_url(content: bytes) -> str | None:
+    """Which broker a federation.toml names, None if that cannot be seen."""
+    try:
+        url = tomllib.loads(content.decode())["broker"]["url"]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+    return url if isinstance(url, str) else None

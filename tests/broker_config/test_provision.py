@@ -1,0 +1,310 @@
+"""`fedmq provision`: what it makes, that it makes it once, and what it says about mistakes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedmq.cli import main
+from fedmq.settings import load_settings
+from tests.broker_config.provisioned import Provision, bundles, check_bundles, content, secrets_in
+
+
+@pytest.fixture
+def provision(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Provision:
+    monkeypatch.chdir(tmp_path)
+    return Provision(tmp_path / "secure", capsys)
+
+
+def test_it_makes_everything_and_says_what_to_run_next(provision: Provision) -> None:
+    said = provision.begin("dev-1", "dev-2", options=("--host", "broker.example"))
+    assert set(content(provision.root)) == {
+        "provision.json",
+        "authority/key.pem",
+        "authority/ca.pem",
+        *(
+            f"broker/{name}"
+            for name in ("mosquitto.conf", "rules", "passwords", "revoked.pem", "identity.pem", "ca.pem")
+        ),
+        *(
+            f"{bundle}/{name}"
+            for bundle in ("aggregator", "operator", "devices/dev-1", "devices/dev-2")
+            for name in ("federation.toml", "password", "identity.pem", "ca.pem")
+        ),
+        "aggregator/revoked",
+    }
+    check_bundles(provision.root)
+    assert f"fedmq broker --secure {provision.root}\n" in said
+    assert f"fedmq client --config {provision.root}/devices/dev-1/federation.toml --client-id dev-1\n" in said
+    assert len(said.splitlines()) < 10
+
+
+def test_a_bundle_is_small_and_holds_nothing_of_anybody_else(provision: Provision) -> None:
+    provision.begin("dev-1", "dev-2")
+    holdings: dict[str, set[str]] = {}
+    for name, bundle in bundles(provision.root):
+        files = content(bundle)
+        assert sum(map(len, files.values())) < 4096
+        key = files["identity.pem"].partition(b"-----END PRIVATE KEY")[0]
+        holdings[name] = {key.decode(), files["password"].decode()}
+        others = {other for other, _ in bundles(provision.root)} - {name}
+        assert not any(other.encode() in text for other in others - {"aggregator"} for text in files.values())
+    every = [secret for secrets in holdings.values() for secret in secrets]
+    assert len(every) == len(set(every))
+    everything = content(provision.root)
+    for secret in every:
+        assert sum(secret.encode() in text for text in everything.values()) == 1
+
+
+def test_twice_changes_nothing_byte_for_byte(provision: Provision) -> None:
+    provision.begin("dev-1", "dev-2")
+    provision("--add", "dev-3")
+    provision("--revoke", "dev-2")
+    before = content(provision.root)
+    times = {path: path.stat().st_mtime_ns for path in provision.root.rglob("*") if path.is_file()}
+    for arguments in ((), ("--add", "dev-3"), ("--revoke", "dev-2"), ("--federation", "f"), ("--renew",)):
+        assert "nothing to do" in provision(*arguments)
+        assert content(provision.root) == before
+    assert times == {path: path.stat().st_mtime_ns for path in provision.root.rglob("*") if path.is_file()}
+
+
+def test_no_secret_is_in_anything_that_is_printed(provision: Provision) -> None:
+    secrets = set()
+    for arguments in (("--add", "dev-3"), ("--revoke", "dev-2"), ("--renew", "--all"), (), ("--add", "dev-2")):
+        if not provision.root.exists():
+            provision.begin("dev-1", "dev-2")
+        secrets |= secrets_in(provision.root)
+        provision.run(*arguments)
+    secrets |= secrets_in(provision.root)
+    assert len(secrets) > 20
+    assert [secret for secret in secrets if secret in provision.said] == []
+
+
+def test_open_modes_are_closed_again(provision: Provision) -> None:
+    provision.begin("dev-1")
+    for name in ("devices/dev-1/password", "authority/key.pem", "broker/passwords", "provision.json"):
+        (provision.root / name).chmod(0o644)
+    said = provision()
+    assert (
+        "could be read by others, and is closed now: provision.json, authority/key.pem, broker/passwords and 1" in said
+    )
+    check_bundles(provision.root)
+
+
+def test_settings_are_the_users_once_they_are_written(provision: Provision) -> None:
+    Path("task.py").write_text("")
+    provision.begin("dev-1", options=("--task", "task.py", "--host", "::1", "--port", "8884"))
+    file = provision.root / "aggregator" / "federation.toml"
+    settings = load_settings(file, environment={})
+    assert settings.task == Path("task.py").resolve()
+    assert settings.broker.url == "mqtts://[::1]:8884"
+    assert settings.aggregator.revoked_file == provision.root / "aggregator" / "revoked"
+    file.write_text(file.read_text() + "publish_interval = 2.0\n")
+    before = file.read_bytes()
+    said = provision("--host", "10.0.0.7")
+    assert "federation.toml of aggregator, operator, dev-1 names another broker" in said
+    assert file.read_bytes() == before
+    file.unlink()
+    provision()
+    assert load_settings(file, environment={}).broker.url == "mqtts://10.0.0.7:8884"
+
+
+def test_an_added_device_changes_nobody_elses_files(provision: Provision) -> None:
+    provision.begin("dev-1")
+    before = content(provision.root)
+    said = provision("--add", "dev-2", "dev-3")
+    assert "made or renewed: dev-2, dev-3;" in said
+    assert "changed for the broker: passwords, rules;" in said
+    after = content(provision.root)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"provision.json", "broker/passwords", "broker/rules"}
+    assert before["broker/passwords"].splitlines()[1] in after["broker/passwords"].splitlines()
+    check_bundles(provision.root)
+
+
+def test_a_revoked_device_is_nowhere_but_in_the_lists_of_the_revoked(provision: Provision) -> None:
+    provision.begin("dev-1", "dev-2")
+    mine = provision.root / "devices" / "dev-2" / "notes.txt"
+    mine.write_text("of the user")
+    said = provision("--revoke", "dev-2")
+    assert "revoked: dev-2;" in said
+    assert "the status of dev-2 may still be on the broker" in said  # there is none
+    files = content(provision.root)
+    assert files["aggregator/revoked"] == b"dev-2\n"
+    assert b"f.dev-2" not in files["broker/passwords"] + files["broker/rules"]
+    assert {name for name in files if name.startswith("devices/dev-2/")} == {"devices/dev-2/notes.txt"}
+    mine.unlink()
+    record = json.loads(files["provision.json"])
+    assert record["accounts"]["dev-2"]["revoked"]
+    assert "the status of dev-2 may still be on the broker" in provision()
+
+
+def test_a_bundle_that_was_taken_away_is_left_alone_until_it_is_renewed(provision: Provision) -> None:
+    provision.begin("dev-1", "dev-2")
+    passwords = provision.root / "broker" / "passwords"
+    shutil.rmtree(provision.root / "devices" / "dev-1")
+    before = content(provision.root)
+    assert "not here, so left as it is: dev-1;" in provision()
+    assert content(provision.root) == before
+    provision("--renew", "dev-1")
+    check_bundles(provision.root)
+    assert passwords.read_bytes() != before["broker/passwords"]  # the new bundle has a new password
+    provision("--revoke", "dev-1")
+
+
+def test_renewing_is_for_what_is_due_or_named_or_all(provision: Provision) -> None:
+    def renewed(*arguments: str) -> set[str]:
+        before = content(provision.root)
+        provision(*arguments)
+        check_bundles(provision.root)
+        after = content(provision.root)
+        changed = {name for name in after if before.get(name) != after[name]} - {"provision.json"}
+        assert {name.rpartition("/")[2] for name in changed} <= {"identity.pem"}
+        return {Path(name).parent.name for name in changed}
+
+    provision.begin("dev-1", "dev-2", options=("--device-days", "90", "--server-days", "65"))
+    assert renewed("--renew") == set()
+    assert renewed("--renew", "dev-2") == {"dev-2"}
+    assert renewed("--renew", "--renew-days", "70", "--server-days", "397") == {"broker"}
+    assert "ends within 95 days: aggregator, operator, dev-1 and 1 more;" in provision("--renew-days", "95")
+    assert renewed("--renew", "--all") == {"broker", "aggregator", "operator", "dev-1", "dev-2"}
+
+
+def test_a_certificate_that_is_renewed_leaves_the_old_one_to_be_revoked_too(provision: Provision) -> None:
+    provision.begin("dev-1")
+    provision("--renew", "dev-1")
+    record = json.loads((provision.root / "provision.json").read_text())
+    assert len({one["serial"] for one in record["accounts"]["dev-1"]["issued"]}) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("--add", "dev/1"),
+            "--add: client id 'dev/1': expected 1 to 64 of A-Z a-z 0-9 _ -, because it becomes part of",
+        ),
+        (("--add", "#"), "--add: client id '#': expected 1 to 64"),
+        (("--add", "x" * 65), "expected 1 to 64"),
+        (("--add", "aggregator"), "--add: client id 'aggregator' is the aggregator's own account; choose another"),
+        (("--add", "operator"), "is the operator's own account"),
+        (("--add", "b", "b"), "--add: client id 'b' is there twice; each device has one of its own"),
+        (("--add", "y" * 63), "is 65 characters; a certificate's name takes 64, so shorten one"),
+        (("--add", "out"), "--add: client 'out' was revoked, and its name with it"),
+        (("--revoke", "eve"), "--revoke: client 'eve' is not in "),
+        (("--revoke", "aggregator"), "client id 'aggregator' is the aggregator's own account"),
+        (("--add", "c", "--revoke", "c"), "--add: client 'c' is to be revoked too; take it out of one of them"),
+        (("--renew", "eve"), "--renew: client 'eve' is not in "),
+        (("--renew", "out"), "--renew: client 'out' is revoked; there is nothing to renew"),
+        (("--all",), "--all goes with --renew"),
+        (("--federation", "g"), "it is the folder of federation 'f', not of 'g'; name another with --out"),
+        (
+            ("--host", "mqtts://broker"),
+            "--host 'mqtts://broker': expected a host name such as broker.example.org or an IP",
+        ),
+        (("--host", "broker_1"), "--host 'broker_1': expected a host name"),
+        (("--host", "1.2.3"), "--host '1.2.3': expected"),
+        (("--host=-a.example",), "expected a host name"),
+        (("--host", ""), "expected a host name"),
+        (("--listen", "broker.example"), "--listen 'broker.example': expected an IP address of the broker's machine"),
+        (("--port", "0"), "--port: found 0, expected: greater than or equal to 1"),
+        (("--device-days", "0"), "--device-days: found 0, expected: greater than or equal to 1"),
+        (("--memory-bytes", "1"), "--memory-bytes: found 1, expected: greater than or equal to"),
+        (
+            ("--clients", "missing.txt"),
+            "missing.txt: it cannot be read: No such file or directory; write one client id",
+        ),
+        (
+            ("--clients", "twice.txt"),
+            "twice.txt:3: client id 'a' is there already, in line 1; each device has one of its",
+        ),
+        (("--clients", "bad.txt"), "bad.txt:2: client id 'a b': expected 1 to 64"),
+        (("--clients", "empty.txt"), "empty.txt: it names no client; write one client id in each line"),
+        (("--clients", "binary.txt"), "binary.txt: it is not UTF-8 text"),
+        (("--clients", "old.txt"), "old.txt: client 'out' was revoked"),
+        (("--task", "nowhere.py"), "--task nowhere.py: there is no such file"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_changes_nothing(
+    provision: Provision, arguments: tuple[str, ...], sentence: str
+) -> None:
+    for name, text in (
+        *(("twice.txt", b"a # one\n\na\n"), ("bad.txt", b"a\na b\n"), ("empty.txt", b"# nobody\n\n")),
+        *(("binary.txt", b"\xff\xfe"), ("old.txt", b"a\nout\n")),
+    ):
+        Path(name).write_bytes(text)
+    provision.begin("dev-1", "out")
+    provision("--revoke", "out")
+    before = content(provision.root)
+    assert sentence in provision.fails(*arguments)
+    assert content(provision.root) == before
+
+
+def test_a_folder_that_is_none_of_its_own_is_refused(provision: Provision) -> None:
+    said = provision.fails("--federation", "f")
+    assert "no federation is in it yet; begin with --federation NAME --clients FILE" in said
+    assert not provision.root.exists()
+    Path("ids.txt").write_text("a\n")
+    provision.root.mkdir()
+    (provision.root / "thesis.tex").write_text("")
+    assert "it is not empty, and no provisioned folder" in provision.fails("--federation", "f", "--clients", "ids.txt")
+    assert set(content(provision.root)) == {"thesis.tex"}
+    Path("file").write_text("")
+    provision.root = Path("file")
+    assert "file: it cannot be used as a folder" in provision.fails("--federation", "f", "--clients", "ids.txt")
+
+
+def test_a_record_that_is_damaged_is_named(provision: Provision) -> None:
+    provision.begin("dev-1")
+    file = provision.root / "provision.json"
+    file.write_text(file.read_text().replace('"port": 8883', '"port": "x"'))
+    assert f"{file}: port: Input should be a valid integer" in provision.fails()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--add", "dev-2"), ("--revoke", "dev-1"), ("--renew", "--all"), ("--host", "b")]
+)
+def test_without_the_authoritys_key_nothing_is_decided_that_needs_it(
+    provision: Provision, arguments: tuple[str, ...]
+) -> None:
+    provision.begin("dev-1")
+    key = provision.root / "authority" / "key.pem"
+    aside = key.rename(provision.root.with_name("offline.pem"))
+    before = content(provision.root)
+    assert "nothing to do" in provision()
+    assert f"{key}: the authority's private key is not there" in provision.fails(*arguments)
+    assert content(provision.root) == before
+    aside.rename(key)
+    provision(*arguments)
+
+
+def test_another_authoritys_key_or_none_at_all_is_refused(provision: Provision, tmp_path: Path) -> None:
+    provision.begin("dev-1")
+    other = Provision(tmp_path / "other", provision.capsys)
+    other.begin("dev-1")
+    folder = provision.root / "authority"
+    shutil.copy(other.root / "authority" / "key.pem", folder)
+    assert "it is another authority's key" in provision.fails("--add", "dev-2")
+    (folder / "key.pem").write_text("nonsense")
+    assert "it holds no private key in PEM" in provision.fails("--add", "dev-2")
+    shutil.rmtree(folder)
+    assert "the authority that signed this folder's certificates is gone" in provision.fails("--add", "dev-2")
+    assert "is gone" in provision.fails()
+
+
+def test_without_cryptography_it_says_what_to_install(provision: Provision, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert provision.fails() == 'certificates need the package cryptography; "pip install fedmq[secure]" installs it'
+
+
+def test_the_help_says_everything_without_cryptography(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["provision", "--help"])
+    assert "fedmq provision --federation gestures" in capsys.readouterr().out

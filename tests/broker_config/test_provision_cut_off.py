@@ -1,0 +1,135 @@
+"""A run of `fedmq provision` that is cut off, at every step that it takes on the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedmq.broker_config.provision.private_files import alone_in
+from fedmq.cli import main
+from tests.broker_config.provisioned import Provision, check_bundles, content
+
+
+class CutOffError(BaseException):
+    """The power is gone."""
+
+
+class Disk:
+    """Counts what is written, and ends at one step: before it is done, or when it is done but nothing after it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps = 0
+        self.last: int | None = None
+        for name in ("replace", "rename", "fsync", "open", "unlink", "mkdir"):
+            monkeypatch.setattr(os, name, self._counting(getattr(os, name)))
+
+    def _counting(self, real: Callable[..., object]) -> Callable[..., object]:
+        def step(*arguments: object, **options: object) -> object:
+            self.steps += 1
+            if self.steps == self.last:
+                raise CutOffError
+            return real(*arguments, **options)
+
+        return step
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the steps is what is tested here; no power is really cut."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--federation", "f", "--clients", "more.txt"),
+        ("--add", "dev-3"),
+        ("--revoke", "dev-2"),
+        ("--renew", "--all"),
+        ("--host", "10.0.0.7", "--login", "certificate"),
+    ],
+)
+def test_what_is_left_is_usable_and_the_next_run_finishes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("more.txt").write_text("dev-1\ndev-2\ndev-3\n")
+    new = arguments[0] == "--federation"
+
+    def begun(number: int) -> Provision:
+        provision = Provision(tmp_path / f"{number}" / "secure", capsys)
+        provision.root.parent.mkdir()
+        if not new:
+            provision.begin("dev-1", "dev-2")
+        return provision
+
+    whole = begun(0)
+    with monkeypatch.context() as patch:
+        disk = Disk(patch)
+        whole(*arguments)
+        steps = disk.steps
+    files = content(whole.root)
+    assert 10 < steps < 500
+    for number in range(1, steps + 1):
+        provision = begun(number)
+        with monkeypatch.context() as patch:
+            disk = Disk(patch)
+            disk.last = number
+            with pytest.raises(CutOffError):
+                main(["provision", "--out", str(provision.root), *arguments])
+        if not new:
+            check_bundles_there(provision.root)
+        provision(*arguments)
+        after = content(provision.root)
+        assert set(after) == set(files)
+        assert after["broker/rules"] == files["broker/rules"]
+        assert after["broker/mosquitto.conf"] == files["broker/mosquitto.conf"]
+        check_bundles(provision.root)
+        provision()
+        assert content(provision.root) == after
+
+
+def check_bundles_there(root: Path) -> None:
+    """All is whole but for the bundle that comes or goes."""
+    aside = root.with_name("aside")
+    aside.mkdir()
+    for name in ("dev-2", "dev-3"):
+        if (root / "devices" / name).exists():
+            (root / "devices" / name).rename(aside / name)
+    hidden = list(root.rglob(".*.part"))
+    moved = [path.rename(aside / path.name) for path in hidden]
+    check_bundles(root)
+    for path, place in zip(hidden, moved, strict=True):
+        place.rename(path)
+    for name in ("dev-2", "dev-3"):
+        if (aside / name).exists():
+            (aside / name).rename(root / "devices" / name)
+    aside.rmdir()
+
+
+def test_two_runs_at_once_are_one_and_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    provision = Provision(tmp_path / "secure", capsys)
+    provision.begin("dev-1")
+    with alone_in(provision.root):
+        assert provision.fails() == f"{provision.root}: another process is at work in it; wait for its end"
+
+
+def test_a_disk_that_is_full_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provision = Provision(tmp_path / "secure", capsys)
+    provision.begin("dev-1")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        code, _, err = provision.run("--add", "dev-2")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "cannot be written: No space left on device" in err
+    provision("--add", "dev-2")
+    check_bundles(provision.root)
