@@ -18,8 +18,10 @@ __all__ = ["start_child"]
 _PR_SET_PDEATHSIG = 1
 
 
-def start_child(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def start_child(command: list[str], log: Path, folder: Path | None = None) -> subprocess.Popen[bytes]:
     """Start `command`, its output appended to `log`; it keeps its process id, and the terminal's Ctrl-C passes it by.
+
+    It works in `folder`, by default in this process's.
 
     On Linux it is killed when the thread that called this ends, however that comes about. Raises OSError.
     """
@@ -28,7 +30,12 @@ def start_child(command: list[str], log: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), *command]
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=folder,
         )
 
 

@@ -32,7 +32,7 @@ max_segment_count = 4
 _LISTENER = """
 [{version}.1]
 name = "{version}"
-listen = "127.0.0.1:{port}"
+listen = "{listen}:{port}"
 next_connection_delay_ms = 1
 
 [{version}.1.connections]
@@ -48,15 +48,16 @@ def has_embedded() -> bool:
     return importlib.util.find_spec("iotcore") is not None
 
 
-def embedded_command(folder: Path, port_5: int, port_311: int, max_message_bytes: int) -> list[str]:
+def embedded_command(folder: Path, listen: str, port_5: int, port_311: int, max_message_bytes: int) -> list[str]:
     """Write iotcore.toml into `folder`; the command that starts it, a listener for each version of MQTT."""
     if not has_embedded():
         raise ConfigError('the embedded broker is not installed; "pip install fedmq[embedded]" installs it')
     packet_bytes = max_message_bytes + 64 * 1024
     # A ring that holds at least a few of the largest messages.
     text = _CONFIGURATION.format(segment_bytes=max(32 << 20, 2 * packet_bytes))
-    text += _LISTENER.format(version="v4", port=port_311, packet_bytes=packet_bytes)
-    text += _LISTENER.format(version="v5", port=port_5, packet_bytes=packet_bytes)
+    host = f"[{listen}]" if ":" in listen else listen
+    text += _LISTENER.format(version="v4", listen=host, port=port_311, packet_bytes=packet_bytes)
+    text += _LISTENER.format(version="v5", listen=host, port=port_5, packet_bytes=packet_bytes)
     configuration = folder / "iotcore.toml"
     configuration.write_text(text, encoding="utf-8")
     # -P: nothing that lies in the user's folder stands in for a module.

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from fedmq.schemas.errors import ConfigError
 
-__all__ = ["find_mosquitto", "mosquitto_command"]
+__all__ = ["find_mosquitto", "mosquitto_binary", "mosquitto_command"]
 
 # Debian and Homebrew put servers where a user's PATH often does not lead.
 _OTHER_FOLDERS = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
 
 _CONFIGURATION = """\
 # Written by FedMQ at every start; changes are lost.
-listener {port} 127.0.0.1
+listener {port} {listen}
 allow_anonymous true
 
 # Without it small messages wait 40 ms for an acknowledgement of TCP.
@@ -49,15 +49,24 @@ def find_mosquitto() -> str | None:
     return shutil.which("mosquitto") or shutil.which("mosquitto", path=_OTHER_FOLDERS)
 
 
-def mosquitto_command(folder: Path, port: int, max_message_bytes: int, *, persistent: bool) -> list[str]:
-    """Write mosquitto.conf into `folder`; the command that starts it. Raises ConfigError where there is no binary."""
+def mosquitto_binary() -> str:
+    """The path of the Mosquitto binary; raises ConfigError where there is none."""
     binary = find_mosquitto()
     if binary is None:
         raise ConfigError(
             'no mosquitto binary was found; install it ("apt install mosquitto", "brew install mosquitto")'
         )
+    return binary
+
+
+def mosquitto_command(folder: Path, listen: str, port: int, max_message_bytes: int, *, persistent: bool) -> list[str]:
+    """Write mosquitto.conf into `folder`; the command that starts it. Raises ConfigError where there is no binary."""
+    binary = mosquitto_binary()
     text = _CONFIGURATION.format(
-        port=port, packet_bytes=max_message_bytes + 64 * 1024, queue_bytes=max(256 << 20, 8 * max_message_bytes)
+        listen=listen,
+        port=port,
+        packet_bytes=max_message_bytes + 64 * 1024,
+        queue_bytes=max(256 << 20, 8 * max_message_bytes),
     )
     if persistent:
         text += _PERSISTENCE.format(folder=folder)

@@ -275,6 +275,56 @@ def test_a_broker_does_not_take_a_port_that_is_in_use(capsys: pytest.CaptureFixt
     assert f"port {port} of this machine is in use" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("engine", ["mosquitto", "embedded"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.7"])
+def test_an_open_broker_refuses_to_be_reached_from_elsewhere(
+    mosquitto_installed: None, capsys: pytest.CaptureFixture[str], engine: str, address: str
+) -> None:
+    assert main(["broker", "--engine", engine, "--port", "0", "--listen", address]) == 2
+    said = capsys.readouterr().err
+    why = "has no rules for topics" if engine == "embedded" else "is started without rules for topics"
+    assert said == (
+        f"fedmq broker: the {engine} broker {why}, and on {address} whoever reaches it may read and write everything;"
+        " run a provisioned one with --secure, or say --insecure\n"
+    )
+
+
+@pytest.mark.parametrize("engine", ["mosquitto", "embedded"])
+def test_an_open_broker_that_may_be_reached_from_elsewhere_says_what_that_means(
+    mosquitto_installed: None, engine: str
+) -> None:
+    with fedmq("broker", "--engine", engine, "--port", "0", "--listen", "0.0.0.0", "--insecure") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(f"{engine} broker at mqtt://127.0.0.1:")
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr.read().startswith(f"warning: the {engine} broker ")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--listen", "localhost"], "'localhost': expected an IP address of this machine, such as 127.0.0.1"),
+        (["--secure", "."], "no provisioned broker is in it; `fedmq provision --out "),
+        (["--secure", ".", "--engine", "embedded"], "the embedded broker has no rules for topics; --secure needs Mosq"),
+        (
+            ["--secure", ".", "--port", "1883"],
+            "--port does not go with --secure: the provisioned configuration decides",
+        ),
+        (["--secure", ".", "--max-message-bytes", "1"], "--max-message-bytes does not go with --secure"),
+        (["--secure", ".", "--insecure"], "--insecure does not go with --secure; say one of them"),
+    ],
+)
+def test_what_does_not_go_together_for_a_broker_is_one_sentence(
+    options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["broker", *options]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
 def test_stop_and_export_say_where_they_found_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stop", "--federation", "f"]) == 2
     assert main(["export", "--federation", "f"]) == 1

@@ -24,7 +24,11 @@ TREE = (*FOLDERS, "fedmq", "tests", "benchmarks", "examples")
 ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "schemas": (("fedmq.schemas",), ("numpy", "msgpack", "pydantic", "backports.zstd", "compression.zstd")),
     "transport": (("fedmq.schemas.errors", "fedmq.schemas.parts", "fedmq.transport"), ("paho",)),
-    "broker_config": (("fedmq.schemas.errors", "fedmq.broker_config"), ("pydantic", "iotcore")),
+    # The topics, because access rules are about them: their names stand in one place.
+    "broker_config": (
+        ("fedmq.schemas.errors", "fedmq.schemas.topics", "fedmq.broker_config"),
+        ("pydantic", "iotcore", "cryptography"),
+    ),
     "tasks": (("fedmq.schemas", "fedmq.tasks"), None),
     "aggregator": (("fedmq.schemas", "fedmq.tasks", "fedmq.aggregator"), None),
     "edge_client": (("fedmq.schemas", "fedmq.tasks", "fedmq.edge_client"), None),
@@ -43,6 +47,7 @@ MAY_IMPORT_TORCH_AT_ONCE = {
     *("tasks/bridge.py", "tasks/datasets.py", "tasks/evaluation.py", "edge_client/trainer.py"),
     *("fedmq/demo/central.py", "fedmq/demo/watch_task.py"),  # a training loop and a task, loaded on use
 }
+MAY_USE_CRYPTOGRAPHY = {f"broker_config/provision/{name}.py" for name in ("certificates", "revocation")}
 MAY_UNPICKLE = {"fedmq/demo/watch.py"}  # the one data set of the demo, after its digest was checked
 
 CORES = (
@@ -178,6 +183,14 @@ def test_torch_is_imported_on_use_only() -> None:
 
 def test_the_embedded_broker_is_imported_on_use_only() -> None:
     assert breaches((*FOLDERS, "fedmq"), lambda one: within(one.module, "iotcore") and one.at_once) == []
+
+
+def test_cryptography_is_for_provisioning_only() -> None:
+    def wrong(one: Import) -> bool:
+        return within(one.module, "cryptography") and one.file not in MAY_USE_CRYPTOGRAPHY
+
+    assert breaches((*FOLDERS, "fedmq"), wrong) == []
+    assert "cryptography" not in imported_by("fedmq.cli.provision, fedmq.cli.broker, fedmq.broker_config.secure")
 
 
 def test_the_cores_have_no_clock_thread_socket_disk_log_or_randomness() -> None:

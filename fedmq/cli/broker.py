@@ -1,16 +1,26 @@
-"""Run a private MQTT broker on this machine, for trying things out: on 127.0.0.1 only, and open to everyone there."""
+"""Run an MQTT broker on this machine: a private one for trying things out, or with --secure a provisioned one.
+
+The private one is open to everyone who reaches it, so it listens on 127.0.0.1 unless --insecure is said too. A
+provisioned one is Mosquitto with the rules, passwords and certificates that `fedmq provision` has made, and it follows
+their changes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from fedmq.broker_config.start import start_broker
+from fedmq.broker_config.secure import SecureBroker
+from fedmq.broker_config.start import is_loopback, openness, start_broker
+from fedmq.schemas.errors import ConfigError
 
 EXAMPLE = "fedmq broker --port 1883"
+
+_LOOK_SECONDS = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,24 +31,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: Mosquitto where it is installed, else the embedded broker",
     )
-    parser.add_argument("--port", type=int, default=1883, help="0 takes a free one (default: 1883)")
+    parser.add_argument("--port", type=int, help="0 takes a free one (default: 1883)")
     parser.add_argument("--folder", type=Path, help="for its configuration and log (default: a temporary one)")
-    parser.add_argument("--max-message-bytes", type=int, default=16 << 20, help="the largest message (default: 16 MiB)")
+    parser.add_argument("--max-message-bytes", type=int, help="the largest message (default: 16 MiB)")
+    parser.add_argument("--listen", metavar="ADDRESS", help="of this machine (default: 127.0.0.1)")
+    parser.add_argument(
+        "--insecure", action="store_true", help="with --listen: let whoever reaches the address read and write all"
+    )
+    parser.add_argument("--secure", type=Path, metavar="DIR", help="the folder that `fedmq provision` has made")
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _run_open(options) if options.secure is None else _run_secure(options)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _run_open(options: argparse.Namespace) -> int:
+    listen = "127.0.0.1" if options.listen is None else options.listen
     with tempfile.TemporaryDirectory(prefix="fedmq-broker-") as temporary:
         folder = options.folder or Path(temporary)
         with start_broker(
-            options.engine, folder=folder, port=options.port, max_message_bytes=options.max_message_bytes
+            options.engine,
+            folder=folder,
+            port=1883 if options.port is None else options.port,
+            max_message_bytes=options.max_message_bytes or 16 << 20,
+            listen=listen,
+            insecure=options.insecure,
         ) as broker:
-            try:
-                print(f"{broker.engine} broker at {broker.url} (log: {broker.log}); Ctrl-C stops it", flush=True)
-                while broker.running:
-                    time.sleep(0.2)
-            except KeyboardInterrupt:
-                return 0
+            if not is_loopback(listen):
+                print(f"warning: {openness(broker.engine, listen)}", file=sys.stderr, flush=True)
+            print(f"{broker.engine} broker at {broker.url} (log: {broker.log}); Ctrl-C stops it", flush=True)
+            while broker.running:
+                time.sleep(_LOOK_SECONDS)
         print(f"the broker ended by itself; see {broker.log}", flush=True)
+    return 1
+
+
+def _run_secure(options: argparse.Namespace) -> int:
+    if options.engine == "embedded":
+        raise ConfigError("the embedded broker has no rules for topics; --secure needs Mosquitto")
+    for name in ("port", "folder", "max_message_bytes", "listen"):
+        if getattr(options, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option} does not go with --secure: the provisioned configuration decides it")
+    if options.insecure:
+        raise ConfigError("--insecure does not go with --secure; say one of them")
+    with SecureBroker(options.secure) as broker:
+        at = f"mosquitto at {broker.running.url}, with the rules in {options.secure}"
+        print(f"{at} (log: {broker.running.log}); Ctrl-C stops it", flush=True)
+        while broker.running.running:
+            time.sleep(_LOOK_SECONDS)
+            if said := broker.follow():
+                print(said, flush=True)
+    print(f"the broker ended by itself; see {broker.running.log}", flush=True)
     return 1
