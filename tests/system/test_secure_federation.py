@@ -1,0 +1,183 @@
+"""A provisioned federation at work: the broker, the aggregator and devices as processes, each with its own bundle."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from fedmq.aggregator.export import read_run
+from fedmq.settings import load_settings
+from fedmq.watch import Watch
+from tests.security.ground import free_port
+from tests.system.processes import PATIENCE, TASK, Program, until
+
+pytestmark = pytest.mark.broker
+
+QUICK = ("plan.retrain_after=0.3", "aggregator.publish_interval=0.1", "aggregator.buffer_size=1", "device.pace=0.1")
+
+
+class Secure:
+    """A provisioned folder, and what runs with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "secure"
+        self.programs: list[Program] = []
+        (folder / "task.py").write_text(TASK)
+        (folder / "ids.txt").write_text("dev-1\ndev-2\n")
+        save_file({"w": np.zeros(4, np.float32)}, folder / "weights.safetensors")
+
+    def start(self, name: str, *arguments: str) -> Program:
+        environment = {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(self.folder / "state")}
+        log = self.folder / f"{name}-{len(self.programs)}.log"
+        self.programs.append(Program(name, ["-m", "fedmq", *arguments], log, environment))
+        return self.programs[-1]
+
+    def provision(self, *arguments: str) -> str:
+        program = self.start("provision", "provision", "--out", str(self.root), *arguments)
+        assert program.ends() == 0, program.log
+        return program.log
+
+    def aggregator(self) -> Program:
+        settings = [*QUICK, f"aggregator.init={self.folder}/weights.safetensors"]
+        return self._run("aggregator", "aggregator", settings)
+
+    def client(self, client_id: str) -> Program:
+        return self._run(client_id, f"devices/{client_id}", QUICK, "--client-id", client_id)
+
+    def _run(self, name: str, bundle: str, settings: Sequence[str], *options: str) -> Program:
+        command = "client" if options else "aggregator"
+        overrides = [f"--set={setting}" for setting in settings]
+        return self.start(name, command, "--config", f"{self.root}/{bundle}/federation.toml", *options, *overrides)
+
+
+@pytest.fixture
+def secure(mosquitto_installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secure]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    made = Secure(tmp_path)
+    yield made
+    for program in made.programs:
+        program.terminate()
+        program.ends()
+
+
+@pytest.fixture
+def at_work(secure: Secure) -> Iterator[tuple[Secure, Watch]]:
+    """The broker, the aggregator, dev-1 and dev-2; and the operator's eye on them."""
+    listen = ("--port", str(free_port()), "--listen", "127.0.0.1")
+    task = ("--task", str(secure.folder / "task.py"))
+    secure.provision("--federation", "f", "--clients", str(secure.folder / "ids.txt"), *listen, *task)
+    secure.start("broker", "broker", "--secure", str(secure.root)).says("with the rules in")
+    secure.aggregator()
+    for client_id in ("dev-1", "dev-2"):
+        secure.client(client_id)
+    with Watch(load_settings(secure.root / "operator" / "federation.toml", environment={}), "eye") as watch:
+        yield secure, watch
+
+
+def watched(watch: Watch, condition: Callable[[], object], what: str, secure: Secure) -> None:
+    """Wait for something that the topics tell."""
+
+    def seen() -> bool:
+        watch.poll(0.05)
+        return bool(condition())
+
+    try:
+        until(seen, what)
+    except AssertionError:
+        logs = "".join(f"\n--- {program.name}\n{program.log[-1500:]}" for program in secure.programs)
+        raise AssertionError(f"waited {PATIENCE:g} s for {what}; seen: {watch.describe()}{logs}") from None
+
+
+def accepted(watch: Watch, client_id: str) -> int:
+    status = watch.clients.get(client_id)
+    return status.accepted if status else 0
+
+
+def test_devices_with_their_bundles_train_a_model_and_one_is_revoked_meanwhile(
+    at_work: tuple[Secure, Watch],
+) -> None:
+    secure, watch = at_work
+    aggregator, first, second = secure.programs[-3:]
+    both = ("dev-1", "dev-2")
+    watched(watch, lambda: all(accepted(watch, each) >= 2 for each in both), "updates of both", secure)
+
+    said = secure.provision("--revoke", "dev-2")
+    assert "the status of dev-2 is removed from the broker" in said
+    goal = accepted(watch, "dev-1") + 3
+    watched(watch, lambda: accepted(watch, "dev-1") >= goal, "dev-1 to go on", secure)
+    assert aggregator.running
+    assert first.running
+    second.says("certificate revoked")  # it tries again and again, and is told why
+    assert (secure.root / "aggregator" / "revoked").read_text() == "dev-2\n"
+    with Watch(load_settings(secure.root / "operator" / "federation.toml", environment={}), "eye") as later:
+        watched(later, lambda: later.clients.get("dev-1"), "dev-1's status", secure)
+        assert "dev-2" not in later.clients
+
+    # Certificates are renewed, and a device is added, while all goes on.
+    secure.provision("--renew", "--all", "--add", "dev-3")
+    secure.client("dev-3")
+    with Watch(load_settings(secure.root / "operator" / "federation.toml", environment={}), "eye") as later:
+        goal = accepted(watch, "dev-1") + 2
+        watched(later, lambda: accepted(later, "dev-1") >= goal and accepted(later, "dev-3") >= 1, "both", secure)
+    aggregator.terminate()
+    assert aggregator.ends() == 0
+    # The task adds 1 to every weight, and each update is a version.
+    assert read_run(secure.root / "aggregator" / "runs" / "f").version >= 8
+
+
+def test_of_two_processes_with_one_account_exactly_one_goes(
+    at_work: tuple[Secure, Watch],
+) -> None:
+    secure, watch = at_work
+    first = secure.programs[-2]
+    watched(watch, lambda: accepted(watch, "dev-1") >= 1, "an update of dev-1", secure)
+    environment = {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(secure.folder / "another disk")}
+    config = [
+        "--config",
+        f"{secure.root}/devices/dev-1/federation.toml",
+        "--client-id",
+        "dev-1",
+        "--set=device.pace=0.1",
+    ]
+    second = Program("dev-1 again", ["-m", "fedmq", "client", *config], secure.folder / "again.log", environment)
+    secure.programs.append(second)
+    until(lambda: not (first.running and second.running), "one of the two to stop", 2 * PATIENCE)
+    gone, stays = (first, second) if not first.running else (second, first)
+    assert gone.ends() == 1
+    assert "dev-1" in gone.log
+    count = accepted(watch, "dev-2")
+    watched(watch, lambda: accepted(watch, "dev-2") >= count + 2, "dev-2 to go on", secure)
+    assert stays.running
+
+
+def test_fedmq_check_finds_every_right_of_a_device(at_work: tuple[Secure, Watch]) -> None:
+    secure, _ = at_work
+    config = str(secure.root / "devices" / "dev-2" / "federation.toml")
+    secure.programs[-1].terminate()
+    task = str(secure.folder / "task.py")
+    check = secure.start("check", "check", task, "--client-id", "dev-2", "--config", config)
+    assert check.ends() == 0
+    assert "logged in" in check.log
+    assert "the broker's limit: 131,072 bytes" in check.log
+    other = secure.start("check", "check", task, "--client-id", "dev-1", "--config", config)
+    assert other.ends() == 1
+    assert "fedmq/f/update/dev-1                     refused: " in other.log
+    assert "fedmq/f/status/dev-1                     refused: " in other.log
+
+
+def test_a_configuration_without_an_own_folder_is_found_by_its_broker_folder(secure: Secure, tmp_path: Path) -> None:
+    """The broker's folder is all that the broker's machine needs."""
+    listen = ("--port", str(free_port()), "--listen", "127.0.0.1")
+    secure.provision("--federation", "f", "--clients", str(secure.folder / "ids.txt"), *listen)
+    os.rename(secure.root / "broker", tmp_path / "elsewhere")
+    broker = secure.start("broker", "broker", "--secure", str(tmp_path / "elsewhere"))
+    broker.says("mosquitto at mqtts://127.0.0.1:")
+    broker.terminate()
+    assert broker.ends() == 0
