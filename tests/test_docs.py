@@ -29,7 +29,9 @@ from tests.schemas import test_codecs
 torch.set_num_threads(1)  # small models: more threads only wait for each other
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")] + sorted(
+    ROOT.glob("docs/*.md")
+)
 
 
 @dataclass(frozen=True)

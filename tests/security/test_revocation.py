@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
+import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +19,11 @@ from fedmq.broker_config.provision.provisioning import provision
 from fedmq.revoked_status import clear_statuses
 from fedmq.schemas.errors import TransportError
 from fedmq.settings import load_settings
+from tests.brokers import PATIENCE
 from tests.security.access import FENCE
 from tests.security.ground import EYE, FEDERATION, Ground, ground, seen_between, settle
 from tests.security.peers import Login, Peer
+from tests.system.processes import until
 
 pytestmark = pytest.mark.broker
 
@@ -83,19 +88,70 @@ def test_a_status_is_not_cleared_before_the_broker_knows_of_the_revocation(at: G
     clear_statuses(settings, ["gone"], 10.0)
 
 
-def test_a_renewed_certificate_of_the_broker_and_of_a_device_is_taken_while_all_goes_on(
+@pytest.mark.parametrize("name", ["passwords", "rules", "revoked.pem"])
+def test_each_file_counts_for_what_the_security_page_says(mosquitto_installed: None, tmp_path: Path, name: str) -> None:
+    with ground(tmp_path) as at:
+        broker = at.folder / "broker"
+        bundle = shutil.copytree(at.folder / "devices" / "dev-2", tmp_path / "dev-2")
+        others = {other: (broker / other).read_bytes() for other in ("passwords", "rules", "revoked.pem")}
+        del others[name]
+        with at.peer(EYE) as eye, at.peer("dev-2", will="fedmq/f/status/dev-2") as peer:
+            eye.subscribe("#")
+            change(at, Request(revoke=("dev-2",)))
+            for other, before in others.items():
+                (broker / other).write_bytes(before)
+            assert name in settle(at.broker)
+
+            own = Login.of(Path(bundle), "f.dev-2")
+            # Its certificate with another's name, which takes no connection of its own.
+            certificate = replace(at.login("dev-1"), identity=own.identity)
+
+            def comes_in(login: Login) -> bool:
+                with Peer(login, at.port, "another") as again:
+                    return again.there
+
+            def works() -> bool:
+                return peer.publish("fedmq/f/update/dev-2", b"update") is True
+
+            if name == "passwords":
+                assert peer.is_cut_off()
+                assert not comes_in(own)
+                assert "fedmq/f/status/dev-2" not in {got.topic for got in seen_between(eye, lambda: None)}
+                assert "fedmq/f/status/dev-2" not in {got.topic for got in eye.got}
+            elif name == "rules":
+                until(lambda: not works(), "the rules to be read again")
+                assert peer.there
+            else:
+                until(lambda: not comes_in(certificate), "the list to be read again")
+                assert works()
+
+
+def test_renewed_certificates_are_taken_while_all_goes_on_and_the_old_ones_are_too(
     mosquitto_installed: None, tmp_path: Path
 ) -> None:
     with ground(tmp_path) as at, at.peer("dev-1") as peer:
-        old = at.login("dev-2")
+        kept = tmp_path / "old.pem"
+        shutil.copy(at.folder / "devices" / "dev-2" / "identity.pem", kept)
         change(at, Request(renew_all=True))
         assert "identity.pem" in settle(at.broker)
+        login = at.login("dev-2")
+        assert login.identity is not None
+        assert login.identity.read_bytes() != kept.read_bytes()
+        own = (at.folder / "broker" / "identity.pem").read_text().partition("-----END PRIVATE KEY-----\n")[2]
+        until(lambda: served(at, login) == ssl.PEM_cert_to_DER_cert(own), "the broker to show its new certificate")
+        for each in (login, replace(login, identity=kept)):
+            with Peer(each, at.port, "f-dev-2") as again:
+                assert again.there
         assert peer.publish("fedmq/f/status/dev-1", b"still here")
-        kept = Login(old.username, old.password, tmp_path / "old.pem", old.authority)
-        shutil.copy(at.other / "devices" / "dev-2" / "identity.pem", tmp_path / "old.pem")
-        for login, comes_in in ((at.login("dev-2"), True), (kept, False)):
-            with Peer(login, at.port, "f-dev-2") as again:
-                assert (again.refusal is None) == comes_in
+
+
+def served(at: Ground, login: Login) -> bytes | None:
+    """The certificate that the broker shows."""
+    with (
+        socket.create_connection(("127.0.0.1", at.port), PATIENCE) as sock,
+        login.context().wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
+        return tls.getpeercert(binary_form=True)
 
 
 def test_an_added_device_comes_in_without_a_restart(mosquitto_installed: None, tmp_path: Path) -> None:
