@@ -12,7 +12,7 @@ from typing import Self
 from fedmq.broker_config.child import start_child
 from fedmq.broker_config.mosquitto import mosquitto_binary
 from fedmq.broker_config.provision.private_files import read_private, write_private
-from fedmq.broker_config.start import RunningBroker, answering, check_free, reached_at
+from fedmq.broker_config.running import RunningBroker, answering, check_free, reached_at
 from fedmq.schemas.errors import ConfigError, StoreError
 
 __all__ = ["SecureBroker"]
