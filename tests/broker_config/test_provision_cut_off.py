@@ -94,6 +94,10 @@ def test_what_is_left_is_usable_and_the_next_run_finishes_it(
 
 def check_bundles_there(root: Path) -> None:
     """All is whole but for the bundle that comes or goes."""
+    new = root / "devices" / "dev-3"
+    if new.exists():
+        # It has its name only when it is whole.
+        assert set(content(new)) == {"ca.pem", "federation.toml", "identity.pem", "password"}
     aside = root.with_name("aside")
     aside.mkdir()
     for name in ("dev-2", "dev-3"):

@@ -56,6 +56,14 @@ def test_without_the_name_in_place_of_the_client_id_it_would(mosquitto_installed
         assert other.is_cut_off()
 
 
+def test_even_then_nobody_comes_in_without_a_name(mosquitto_installed: None, tmp_path: Path) -> None:
+    """Two lines keep them out, and each is enough."""
+    with ground(tmp_path, configuration=without("use_username_as_clientid true\n")) as at:
+        nobody = replace(at.login("dev-1"), username=None, password=None)
+        with Peer(nobody, at.port, "whoever") as peer:
+            assert peer.refusal is not None
+
+
 def test_rules_by_client_id_would_believe_what_a_client_calls_itself(mosquitto_installed: None, tmp_path: Path) -> None:
     def by_client_id(text: str) -> str:
         # As they are for dev-1 and dev-2, but with %c.
