@@ -272,8 +272,9 @@ class AggregatorService:
         try:
             if topic.startswith(self._updates):
                 client_id = topic[len(self._updates) :]
-                if is_id(client_id):
-                    self._told(client_id, message)
+                if not is_id(client_id):
+                    raise ProtocolError("malformed", f"{client_id[:80]!r} is no client id")
+                self._told(client_id, message)
                 return
             client_id_of_status = self._topics.sender(topic)
             if client_id_of_status is None:
