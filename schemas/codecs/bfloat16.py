@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,13 @@ def _encode(parameters: Vector, encoding: Encoding) -> Span:
     )
 
 
-def _decode(data: memoryview, out: Vector) -> None:
-    require_size("bfloat16", data, 2 * len(out))
-    widen(np.frombuffer(data, "<u2"), out)
+def _decode(data: memoryview, count: int) -> Iterator[Vector]:
+    require_size("bfloat16", data, 2 * count)
+    halves = np.frombuffer(data, "<u2")
+    for start in range(0, count, _BLOCK):
+        block = np.empty(min(_BLOCK, count - start), np.float32)
+        widen(halves[start : start + _BLOCK], block)
+        yield block
 
 
 _BLOCK = 1 << 16  # what is worked on at a time stays in the cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Layout, Vector
 
-__all__ = ["Codec", "Encoding", "Span", "of_parameters", "require_finite", "require_size"]
+__all__ = ["Codec", "Encoding", "Span", "joined", "of_parameters", "require_finite", "require_size"]
 
 Span = bytes | memoryview
 
@@ -40,8 +40,9 @@ class Codec:
         name: as it stands in heads and offers.
         encoder: (vector float32 [layout.size], layout, encoding) -> bytes; a view where those are the vector's own.
             Raises ProtocolError (`not_finite`) where a codec cannot carry an infinity or a NaN.
-        decoder: (bytes, layout) -> vector float32 [layout.size]; read-only where it is a view of the bytes.
-            Raises ProtocolError (`malformed`) for bytes that are not this codec's for this layout.
+        decoder: (bytes, layout) -> the vector, float32 [layout.size], in pieces from front to back, read-only where
+            they are views of the bytes. Raises ProtocolError (`malformed`), before the first piece, for bytes that are
+            not this codec's for this layout.
         element: bytes of what it mostly writes: zstd finds more in the first, then the second, … byte of all.
         feedback: so much is lost that the sender should add it to what it sends next.
 
@@ -49,7 +50,7 @@ class Codec:
 
     name: str
     encoder: Callable[[Vector, Layout, Encoding], Span]
-    decoder: Callable[[Span, Layout], Vector]
+    decoder: Callable[[Span, Layout], Iterator[Vector]]
     element: int
     feedback: bool = False
 
@@ -63,13 +64,20 @@ class Codec:
 
     def decode(self, data: Span, layout: Layout) -> Vector:
         """The vector in these bytes, the same bits on every machine."""
-        return self.decoder(data, layout)
+        return joined(self.decoder(data, layout), layout.size)
+
+    def pieces(self, data: Span, layout: Layout) -> Iterator[tuple[int, Vector]]:
+        """The same, for who has no room for all of it at once: pieces, and where each begins."""
+        start = 0
+        for piece in self.decoder(data, layout):
+            yield start, piece
+            start += len(piece)
 
 
 def of_parameters(
     name: str,
     encode: Callable[[Vector, Encoding], Span],
-    decode: Callable[[memoryview, Vector], None],
+    decode: Callable[[memoryview, int], Iterator[Vector]],
     *,
     element: int,
     feedback: bool,
@@ -79,7 +87,7 @@ def of_parameters(
     Args:
         name: of the codec.
         encode: parameters, float32, as bytes.
-        decode: bytes into a vector of the parameters' length.
+        decode: bytes, and how many parameters -> these in pieces, each a new array or a view of the bytes.
         element: see Codec.
         feedback: see Codec.
 
@@ -89,17 +97,27 @@ def of_parameters(
         split = layout.parameter_size
         return b"".join((encode(vector[:split], encoding), vector[split:].astype("<f4", copy=False).tobytes()))
 
-    def decoder(data: Span, layout: Layout) -> Vector:
+    def decoder(data: Span, layout: Layout) -> Iterator[Vector]:
         statistics = layout.size - layout.parameter_size
         split = len(data) - 4 * statistics
         if split < 0:
             raise ProtocolError("malformed", f"{name}: {len(data)} bytes do not hold {statistics} statistics")
-        vector = np.empty(layout.size, np.float32)
-        decode(memoryview(data)[:split], vector[: layout.parameter_size])
-        vector[layout.parameter_size :] = np.frombuffer(data, "<f4", statistics, split)
-        return vector
+        yield from decode(memoryview(data)[:split], layout.parameter_size)
+        if statistics:
+            yield np.frombuffer(data, "<f4", statistics, split).astype(np.float32, copy=False)
 
     return Codec(name, encoder, decoder, element, feedback)
+
+
+def joined(pieces: Iterable[Vector], size: int) -> Vector:
+    """One vector, float32 [size], of its pieces; not copied if it is one piece."""
+    vector, start = np.empty(size, np.float32), 0
+    for piece in pieces:
+        if len(piece) == size:
+            return piece
+        vector[start : start + len(piece)] = piece
+        start += len(piece)
+    return vector
 
 
 def require_size(name: str, data: Span, expected: int) -> None:

@@ -104,24 +104,24 @@ def _eden(bits: int) -> Codec:
         packed[1] = factors.tobytes()
         return b"".join((*packed, _packed(rest, bits)))
 
-    def decode(data: memoryview, out: Vector) -> None:
-        blocks = _number_of_blocks(len(out))
+    def decode(data: memoryview, count: int) -> Iterator[Vector]:
+        blocks = _number_of_blocks(count)
         head = _SEED_BYTES + 4 * blocks
-        require_size(name, data, head + (len(out) * bits + 7) // 8)
+        require_size(name, data, head + (count * bits + 7) // 8)
         seed = int.from_bytes(data[:_SEED_BYTES], "little")
         factors = np.frombuffer(data, "<f4", blocks, _SEED_BYTES)
         if not (np.isfinite(factors) & (factors >= 0) & (factors <= _LARGEST)).all():
             raise ProtocolError("malformed", f"{name}: a factor is negative, not finite, or beyond 2**100")
         codes = np.frombuffer(data, np.uint8, offset=head)
-        for start, first, number, size in _blocks(len(out)):
+        for start, first, number, size in _blocks(count):
             end = start + number * size
             bytes_before, codes_before = divmod(start * bits, 8)
             level = table[codes[bytes_before : (end * bits + 7) // 8]].reshape(-1)
             level = level[codes_before // bits : codes_before // bits + number * size].reshape(number, size)
             level *= factors[first : first + number, None]
-            part = out[start:end]
-            part[:] = hadamard(level).reshape(-1)
+            part = hadamard(level).reshape(-1)
             flip_signs(part, seed, start)
+            yield part
 
     return of_parameters(name, encode, decode, element=1, feedback=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from fedmq.schemas.codecs.codec import Encoding, Span, of_parameters, require_size
@@ -9,6 +11,7 @@ from fedmq.schemas.layout import Vector
 
 __all__ = ["CODEC"]
 
+_BLOCK = 1 << 16  # what is worked on at a time stays in the cache
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -17,9 +20,11 @@ def _encode(parameters: Vector, encoding: Encoding) -> Span:
     return np.clip(parameters, -_LARGEST, _LARGEST).astype("<f2").tobytes()
 
 
-def _decode(data: memoryview, out: Vector) -> None:
-    require_size("float16", data, 2 * len(out))
-    out[:] = np.frombuffer(data, "<f2")
+def _decode(data: memoryview, count: int) -> Iterator[Vector]:
+    require_size("float16", data, 2 * count)
+    halves = np.frombuffer(data, "<f2")
+    for start in range(0, count, _BLOCK):
+        yield halves[start : start + _BLOCK].astype(np.float32)
 
 
 CODEC = of_parameters("float16", _encode, _decode, element=2, feedback=False)

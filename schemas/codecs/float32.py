@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from fedmq.schemas.codecs.codec import Codec, Encoding, Span, require_size
@@ -14,9 +16,9 @@ def _encode(vector: Vector, layout: Layout, encoding: Encoding) -> Span:
     return np.ascontiguousarray(vector, "<f4").view(np.uint8).data
 
 
-def _decode(data: Span, layout: Layout) -> Vector:
+def _decode(data: Span, layout: Layout) -> Iterator[Vector]:
     require_size("float32", data, 4 * layout.size)
-    return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+    yield np.frombuffer(data, "<f4").astype(np.float32, copy=False)
 
 
 CODEC = Codec("float32", _encode, _decode, element=4)

@@ -6,6 +6,8 @@ so that no number of its block exceeds 127 of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -48,28 +50,27 @@ def encode_bytes(values: Vector, encoding: Encoding) -> bytes:
         else:
             np.rint(rows, out=rows)
         codes[start : start + len(chunk)] = block[: len(chunk)]
-    return scales.tobytes() + codes.tobytes()
+    return b"".join((scales.data, codes.data))
 
 
-def decode_bytes(name: str, data: memoryview, out: Vector) -> None:
-    """The floats of these bytes. Raises ProtocolError (`malformed`)."""
-    blocks = -(-len(out) // BLOCK)
-    require_size(name, data, 2 * blocks + len(out))
+def decode_bytes(name: str, data: memoryview, count: int) -> Iterator[Vector]:
+    """So many floats of these bytes, in pieces. Raises ProtocolError (`malformed`)."""
+    blocks = -(-count // BLOCK)
+    require_size(name, data, 2 * blocks + count)
     halves = np.frombuffer(data, "<u2", blocks)
     if blocks and halves.max() > _LARGEST:
         raise ProtocolError("malformed", f"{name}: a scale is negative, not finite, or beyond 2**120")
     scales = np.empty(blocks, np.float32)
     widen(halves, scales)
-    codes = np.frombuffer(data, np.int8, len(out), 2 * blocks)
-    whole = len(out) // BLOCK * BLOCK
-    for start in range(0, whole, _CHUNK):
-        end = min(start + _CHUNK, whole)
-        rows = out[start:end].reshape(-1, BLOCK)
-        rows[...] = codes[start:end].reshape(-1, BLOCK)
-        rows *= scales[start // BLOCK : end // BLOCK, None]
-    if whole < len(out):
-        out[whole:] = codes[whole:]
-        out[whole:] *= scales[-1]
+    codes = np.frombuffer(data, np.int8, count, 2 * blocks)
+    for start in range(0, count, _CHUNK):
+        piece = codes[start : start + _CHUNK].astype(np.float32)
+        whole = len(piece) // BLOCK * BLOCK
+        rows = piece[:whole].reshape(-1, BLOCK)
+        rows *= scales[start // BLOCK : (start + whole) // BLOCK, None]
+        if whole < len(piece):
+            piece[whole:] *= scales[-1]
+        yield piece
 
 
 def _rounded_up(scales: Vector) -> npt.NDArray[np.uint16]:
@@ -78,4 +79,8 @@ def _rounded_up(scales: Vector) -> npt.NDArray[np.uint16]:
     return halves
 
 
-CODEC = of_parameters("int8", encode_bytes, lambda data, out: decode_bytes("int8", data, out), element=1, feedback=True)
+def _decode(data: memoryview, count: int) -> Iterator[Vector]:
+    return decode_bytes("int8", data, count)
+
+
+CODEC = of_parameters("int8", encode_bytes, _decode, element=1, feedback=True)

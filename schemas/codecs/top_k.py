@@ -6,11 +6,12 @@ Where they stand is coded as Elias and Fano do, in about 2 + log2(parameters / k
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from fedmq.schemas.codecs.codec import Encoding, Span, of_parameters, require_finite
+from fedmq.schemas.codecs.codec import Encoding, Span, joined, of_parameters, require_finite
 from fedmq.schemas.codecs.int8 import decode_bytes, encode_bytes
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Vector
@@ -65,8 +66,7 @@ def _encode(parameters: Vector, encoding: Encoding) -> Span:
     )
 
 
-def _decode(data: memoryview, out: Vector) -> None:
-    total = len(out)
+def _decode(data: memoryview, total: int) -> Iterator[Vector]:
     count = int.from_bytes(data[:_COUNT_BYTES], "little")
     # Each costs more than a byte, so what is read below is bounded by what came.
     if len(data) < _COUNT_BYTES or count > min(total, len(data)) or (count == 0) != (total == 0):
@@ -86,10 +86,12 @@ def _decode(data: memoryview, out: Vector) -> None:
         places |= lower[:, bit].astype(np.int64) << bit
     if count and (places[-1] >= total or (np.diff(places) <= 0).any()):
         raise ProtocolError("malformed", "top_k: places are not in order, or beyond the last parameter")
-    values = np.empty(count, np.float32)
-    decode_bytes("top_k", data[values_at:], values)
-    out[:] = 0
-    out[places] = values
+    values = joined(decode_bytes("top_k", data[values_at:], count), count)
+    for start in range(0, total, _CHUNK):
+        piece = np.zeros(min(_CHUNK, total - start), np.float32)
+        first, last = np.searchsorted(places, (start, start + len(piece)))
+        piece[places[first:last] - start] = values[first:last]
+        yield piece
 
 
 def _bits(data: memoryview, count: int) -> npt.NDArray[np.uint8]:

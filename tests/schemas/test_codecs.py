@@ -92,6 +92,20 @@ def test_a_body_decodes_wherever_it_lies_in_a_message(codec: Codec) -> None:
     assert codec.decode(memoryview(payload)[3:], layout).tobytes() == codec.decode(encoded, layout).tobytes()
 
 
+@every_codec
+def test_the_pieces_of_a_vector_follow_each_other_and_are_the_whole(codec: Codec) -> None:
+    for size in (3, 70_000, 300_001):
+        layout = Layout.of([Entry("w", (size,)), Entry("v", (5,), kind="statistic")])
+        vector = np.random.default_rng(size).standard_normal(layout.size, np.float32)
+        encoded = codec.encode(vector, layout)
+        whole, end = codec.decode(encoded, layout), 0
+        for start, piece in codec.pieces(encoded, layout):
+            assert start == end
+            end += len(piece)
+            assert piece.tobytes() == whole[start:end].tobytes()
+        assert end == layout.size
+
+
 @narrowing
 def test_nan_and_infinity_are_not_made_into_numbers_that_look_fine(codec: Codec) -> None:
     layout = Layout.of([Entry("w", (1,)), Entry("v", (2,), kind="statistic")])

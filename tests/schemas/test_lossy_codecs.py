@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,11 @@ from fedmq.schemas.codecs.rotation import flip_signs, hadamard
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Entry, Layout, Vector
 from tests.generators import unhurried
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 NUMBERS = 65_536
 LOSSY = [codec for codec in CODECS.values() if codec.feedback]
@@ -174,6 +181,18 @@ def test_the_signs_follow_from_the_place_not_from_where_one_begins() -> None:
     flip_signs(parts[333:], 2**64 - 1, 333)
     assert whole.tobytes() == parts.tobytes()
     assert abs(whole.sum()) < 4 * 1000**0.5
+
+
+@pytest.mark.parametrize("name", ["float32-zstd", "float16-zstd"])
+def test_what_is_compressed_block_by_block_is_one_frame_like_any_other(name: str) -> None:
+    layout = plain(9_000_001)  # more than is compressed at once, and no whole number of blocks
+    vector = np.arange(layout.size, dtype=np.float32) % 2048
+    codec = codec_named(name)
+    sent = codec.encode(vector, layout)
+    assert zstd.get_frame_info(sent).decompressed_size == codec.element * layout.size
+    shuffled = np.frombuffer(zstd.decompress(sent), np.uint8).reshape(codec.element, -1)
+    assert shuffled.T.tobytes() == codec_named(name.removesuffix("-zstd")).encode(vector, layout)
+    assert codec.decode(sent, layout).tobytes() == vector.tobytes()
 
 
 def test_zstd_is_used_only_where_it_wins() -> None:
