@@ -5,6 +5,7 @@ A file is whole and on the disk before the outbox's transaction refers to it; on
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Container
 from contextlib import suppress
@@ -40,6 +41,11 @@ class BodyFiles:
         with open(self._path(number), "rb") as file:
             file.seek(start)
             return file.read(end - start)
+
+    def view(self, number: int, size: int) -> memoryview:
+        """All of a body of this size, from its file as it is needed; it stays good when the body is removed."""
+        with open(self._path(number), "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ))
 
     def remove(self, number: int) -> None:
         """Let a body go, if it is here."""

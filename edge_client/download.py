@@ -60,6 +60,10 @@ class Download:
         """The encoded weights, when it is complete."""
         return self._spool.view()
 
+    def digest(self) -> str:
+        """The SHA-256 of them, in hex, when it is complete. Raises StoreError: the disk refuses."""
+        return self._spool.digest()
+
     def listen(self) -> tuple[list[int], list[int]]:
         """Parts whose topics to subscribe to now, and those to unsubscribe from."""
         wanted: set[int] = set()

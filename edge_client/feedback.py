@@ -7,17 +7,29 @@ the same step as the update that left it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from fedmq.schemas.codecs import Codec, codec_named, compressed
 from fedmq.schemas.layout import Entry, Layout, Vector
+from fedmq.schemas.mapped import let_go
 from fedmq.schemas.messages import Offer
 from fedmq.schemas.plan import Plan
 
-__all__ = ["Encoded", "Residual", "encoded", "put_back", "seed_of"]
+__all__ = ["Encoded", "Residual", "Returned", "encoded", "put_back", "seed_of"]
 
 
 _LARGEST = 1e14  # no aggregator takes numbers beyond ten times that
+_BLOCK = 1 << 16  # floats that are worked on at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """An update that did not count: its number, its codec, and its bytes."""
+
+    sequence: int
+    codec: str
+    body: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +40,58 @@ class Residual:
         run: that they belong to; another has no use for it.
         layout: digest of the updates' layout.
         statistics: floats that follow the parameters in an update.
-        vector: float32 [layout.parameter_size].
+        left: float32 [layout.parameter_size]: what codecs left out.
+        returned: updates that did not count, whose content belongs to it as well.
+        took: numbers of updates that had been returned to the one before, and went into the update that left this one.
 
     """
 
     run: str
     layout: str
     statistics: int
-    vector: Vector
+    left: Vector
+    returned: tuple[Returned, ...] = ()
+    took: tuple[int, ...] = ()
+
+    @property
+    def vector(self) -> Vector:
+        """All of it, float32 [layout.parameter_size]."""
+        if not self.returned:
+            return self.left
+        vector = self.left.copy()
+        for start, piece in self._contents():
+            vector[start : start + len(piece)] += piece
+        return vector
 
     @property
     def is_bounded(self) -> bool:
         """Whether it can be added; one beyond all bounds would have every update from now on refused."""
-        return not self.vector.size or bool(max(self.vector.max(), -self.vector.min()) <= _LARGEST)
+        return all(piece.min() >= -_LARGEST and piece.max() <= _LARGEST for _, piece in self._pieces())
 
     def is_of(self, run: str, layout: str) -> bool:
         """Whether it belongs to this run and layout."""
         return (self.run, self.layout) == (run, layout)
+
+    def add_to(self, parameters: Vector) -> None:
+        """Add it, float32 [layout.parameter_size], without memory for another vector."""
+        for start, piece in self._pieces():
+            parameters[start : start + len(piece)] += piece
+
+    def _pieces(self) -> Iterator[tuple[int, Vector]]:
+        for start in range(0, len(self.left), _BLOCK):
+            yield start, self.left[start : start + _BLOCK]
+        let_go(self.left)
+        yield from self._contents()
+
+    def _contents(self) -> Iterator[tuple[int, Vector]]:
+        entries = [Entry("parameters", self.left.shape)]
+        if self.statistics:
+            entries.append(Entry("statistics", (self.statistics,), kind="statistic"))
+        for one in self.returned:
+            for start, piece in codec_named(one.codec).pieces(one.body, Layout.of(entries)):
+                if start < len(self.left):
+                    yield start, piece
+            let_go(one.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +119,26 @@ def encoded(update: Vector, layout: Layout, run: str, plan: Plan, residual: Resi
     feedback = codec.feedback and plan.error_feedback
     parameters = update[: layout.parameter_size]
     if feedback and residual is not None and residual.is_of(run, layout.digest) and residual.is_bounded:
-        parameters += residual.vector
+        residual.add_to(parameters)
     body = codec.encode(update, layout, plan.encoding(seed))
     left = None
     if feedback:
-        parameters -= codec.decode(body, layout)[: layout.parameter_size]
-        left = Residual(run, layout.digest, layout.size - layout.parameter_size, parameters)
+        for start, piece in codec.pieces(body, layout):
+            if start < len(parameters):
+                parameters[start : start + len(piece)] -= piece
+        # Those of another run too: nobody has a use for them any more.
+        took = tuple(one.sequence for one in residual.returned) if residual is not None else ()
+        left = Residual(run, layout.digest, layout.size - layout.parameter_size, parameters, took=took)
     if plan.zstd:
         codec, body = compressed(codec, body)
     return Encoded(codec, body, left)
 
 
-def put_back(residual: Residual, offer: Offer, body: bytes) -> Residual:
+def put_back(residual: Residual, offer: Offer, body: bytes | memoryview) -> Residual:
     """The residual with the content of an update that did not count; the same one if they do not belong together."""
-    codec = codec_named(offer.codec)
-    if not codec.feedback or not residual.is_of(offer.run, offer.layout):
+    if not codec_named(offer.codec).feedback or not residual.is_of(offer.run, offer.layout):
         return residual
-    entries = [Entry("parameters", residual.vector.shape)]
-    if residual.statistics:
-        entries.append(Entry("statistics", (residual.statistics,), kind="statistic"))
-    content = codec.decode(body, Layout.of(entries))[: len(residual.vector)]
-    return Residual(residual.run, residual.layout, residual.statistics, residual.vector + content)
+    return replace(residual, returned=(*residual.returned, Returned(offer.update.sequence, offer.codec, body)))
 
 
 def seed_of(run: str, client_id: str, version: int, sequence: int) -> int:

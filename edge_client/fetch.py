@@ -98,6 +98,16 @@ class Fetch:
         download = self._download
         return (download.head, download.body()) if download is not None and download.complete else None
 
+    def digest(self) -> str:
+        """The SHA-256 of what `ready` gives, in hex; most of it was reckoned while the parts came.
+
+        Raises:
+            StoreError: the disk refuses.
+
+        """
+        assert self._download is not None
+        return self._download.digest()
+
     def discard(self) -> None:
         """What came is not what was announced: take it anew when it is announced again."""
         self._drop(remove=True)

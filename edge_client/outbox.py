@@ -20,10 +20,12 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from fedmq.edge_client.ahead import IN_A_FILE_BYTES, Ahead
 from fedmq.edge_client.bodies import BodyFiles
 from fedmq.edge_client.budget import Spent
 from fedmq.edge_client.feedback import Residual, put_back
 from fedmq.edge_client.training import LocalState
+from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.messages import Offer, UpdateId
 
@@ -40,9 +42,9 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entry (
     sequence INTEGER PRIMARY KEY, offer TEXT NOT NULL,
     body BLOB NOT NULL); -- empty if it lies in a file of its own
+CREATE TABLE IF NOT EXISTS returned ( -- did not count, and is not in the residual yet
+    sequence INTEGER PRIMARY KEY, offer TEXT NOT NULL, body BLOB NOT NULL);
 """
-_IN_A_FILE_BYTES = 1 << 20
-"""What is larger has a file of its own."""
 
 
 class Outbox:
@@ -78,7 +80,8 @@ class Outbox:
             self._db.executescript(_SCHEMA)
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('outbox_id', ?), ('next', 0)", (self._new_id(),))
             if self._files is not None:
-                here = {sequence for (sequence,) in self._db.execute("SELECT sequence FROM entry")}
+                rows = self._db.execute("SELECT sequence FROM entry UNION SELECT sequence FROM returned")
+                here = {sequence for (sequence,) in rows}
                 self._files.remove_all_but(here)
             if self._residual_files is not None:
                 self._residual_files.remove_all_but({self._meta("residual_number")})
@@ -91,16 +94,22 @@ class Outbox:
         """The number of the update that is added next."""
         return int(self._meta("next"))
 
+    def ahead(self) -> Ahead:
+        """Where another thread may write the update that is added next."""
+        number = (self._meta("residual_number") or 0) + 1
+        return Ahead(self._where, self.next_sequence(), number, self._files, self._residual_files)
+
     def add(
-        self, offer: Offer, body: bytes | memoryview, local: LocalState | None, residual: Residual | None = None
+        self, offer: Offer, body: bytes | memoryview | Ahead, local: LocalState | None, residual: Residual | None = None
     ) -> tuple[Offer, list[int]]:
         """Keep an update, in one step with what stays on the device.
 
         Args:
             offer: its header; the update id in it is replaced.
-            body: the encoded update.
+            body: the encoded update, or all that was written ahead of it, with its residual.
             local: local parameters and integer buffers to go on with.
-            residual: what this update and those before it have left out; None leaves it as it was.
+            residual: what this update and those before it have left out; None leaves it as it was. The updates that
+                were returned to the one before, and that it took, are gone.
 
         Returns:
             The offer with its id, and the sequence numbers that had to go to make room.
@@ -109,26 +118,36 @@ class Outbox:
             StoreError: nothing was kept.
 
         """
+        if isinstance(body, Ahead):
+            ahead = body
+        else:
+            ahead = self.ahead()
+            ahead.write(body, residual)
+        gone = list(ahead.returned)
         with self._transaction() as execute:
             update = UpdateId(outbox_id=self._meta("outbox_id"), sequence=self._meta("next"))
+            assert update.sequence == ahead.sequence, "one update is made at a time"
             offer = offer.model_copy(update={"update": update})
             text = offer.model_dump_json(exclude_none=True)
-            if self._files is not None and len(body) > _IN_A_FILE_BYTES:
-                self._files.write(update.sequence, body)
-                body = b""
-            execute("INSERT INTO entry VALUES (?, ?, ?)", (update.sequence, text, body))
+            execute("INSERT INTO entry VALUES (?, ?, ?)", (update.sequence, text, ahead.body))
             execute("UPDATE meta SET value = ? WHERE key = 'next'", (update.sequence + 1,))
             if local:
                 state = safetensors.numpy.save(dict(local))
                 execute("INSERT OR REPLACE INTO meta VALUES ('local', ?)", (state,))
-            if residual is not None:
-                self._keep_residual(execute, residual)
+            if ahead.residual is not None:
+                told, data = ahead.residual
+                for row in (("residual_of", told), ("residual_number", ahead.residual_number), ("residual", data)):
+                    execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+                gone += self._of_another(execute, told)
             dropped = self._overflowing()
             for sequence in dropped:
                 execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
-        for sequence in dropped:
+            for sequence in gone:
+                execute("DELETE FROM returned WHERE sequence = ?", (sequence,))
+        for sequence in (*dropped, *gone):
             self._remove_file(sequence)
-        self._tidy_residuals()
+        if ahead.residual is not None and self._residual_files is not None:
+            self._residual_files.remove(ahead.residual_number - 1)
         return offer, dropped
 
     def pending(self) -> list[Offer]:
@@ -147,7 +166,7 @@ class Outbox:
         size = self.offer(sequence).size
         end = size if end is None else end
         with self._translated():
-            if self._files is not None and size > _IN_A_FILE_BYTES:
+            if self._files is not None and size > IN_A_FILE_BYTES:
                 return self._files.read(sequence, start, end)
             return bytes(self._one("body", sequence))[start:end]
 
@@ -158,22 +177,23 @@ class Outbox:
             sequence: of the update.
             forgotten: the verdict is that the aggregator remembers its outbox id no more, or not so far back. Updates
                 that are made later have a new one; else a device that starts from one old image expires for ever.
-            counted: or may have; else what it would have brought goes back into the residual, in the same step.
+            counted: or may have; else what it would have brought belongs to the residual from now on.
 
         """
         offer = self.offer(sequence)
         left = offer.update.outbox_id if forgotten else None
-        before = None if counted else self.residual()
-        residual = put_back(before, offer, self.body(sequence)) if before is not None else None
+        # It stays as it is until an update is made that takes it: to add up large vectors is nothing for between two
+        # messages, and the one that is being made meanwhile began with the residual as it was.
+        returns = not counted and self._is_of_the_residual(offer)
         with self._transaction() as execute:
             # Only if it is still the newest: the aggregator remembers no more than two.
             if left is not None and left == self._meta("outbox_id"):
                 execute("UPDATE meta SET value = ? WHERE key = 'outbox_id'", (self._new_id(),))
+            if returns:
+                execute("INSERT INTO returned SELECT * FROM entry WHERE sequence = ?", (sequence,))
             execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
-            if residual is not None and residual is not before:
-                self._keep_residual(execute, residual)
-        self._remove_file(sequence)
-        self._tidy_residuals()
+        if not returns:
+            self._remove_file(sequence)
 
     def renew(self, sequence: int) -> Offer:
         """Give this update, and all later ones, a new outbox id: the old one was used elsewhere."""
@@ -195,16 +215,26 @@ class Outbox:
             return safetensors.numpy.load(state) if state is not None else None
 
     def residual(self) -> Residual | None:
-        """What the updates of the last run with a lossy codec have left out."""
+        """What the updates of the last run with a lossy codec have left out, and those of them that did not count.
+
+        What is large of it is read from its files when it is needed. It stays good until the next update is added.
+        """
         told = self._meta("residual_of")
         if told is None:
             return None
         with self._translated():
             run, layout, statistics, size = json.loads(told)
             number, data = self._meta("residual_number"), self._meta("residual")
-            if self._residual_files is not None and 4 * size > _IN_A_FILE_BYTES:
-                data = self._residual_files.read(number, 0, 4 * size)
-            return Residual(run, layout, statistics, np.frombuffer(data, "<f4", size).astype(np.float32, copy=False))
+            if self._residual_files is not None and 4 * size > IN_A_FILE_BYTES:
+                data = self._residual_files.view(number, 4 * size)
+            left = np.frombuffer(data, "<f4", size).astype(np.float32, copy=False)
+            residual = Residual(run, layout, statistics, left)
+            for text, body in self._db.execute("SELECT offer, body FROM returned ORDER BY sequence").fetchall():
+                offer = Offer.model_validate_json(text)
+                if self._files is not None and offer.size > IN_A_FILE_BYTES:
+                    body = self._files.view(offer.update.sequence, offer.size)
+                residual = put_back(residual, offer, body)
+            return residual
 
     def spent(self) -> Spent | None:
         """What was kept last of a day's traffic."""
@@ -223,21 +253,20 @@ class Outbox:
         if self._lock:
             self._lock.close()
 
-    def _keep_residual(self, execute: Any, residual: Residual) -> None:
-        told = json.dumps([residual.run, residual.layout, residual.statistics, len(residual.vector)])
-        data: memoryview | bytes = np.ascontiguousarray(residual.vector, "<f4").view(np.uint8).data
-        number = (self._meta("residual_number") or 0) + 1
-        if self._residual_files is not None and len(data) > _IN_A_FILE_BYTES:
-            self._residual_files.write(number, data)
-            data = b""
-        rows = (("residual_of", told), ("residual_number", number), ("residual", data))
-        for row in rows:
-            execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+    def _is_of_the_residual(self, offer: Offer) -> bool:
+        told = self._meta("residual_of")
+        if told is None or not codec_named(offer.codec).feedback:
+            return False
+        with self._translated():
+            run, layout, *_ = json.loads(told)
+        return bool((offer.run, offer.layout) == (run, layout))
 
-    def _tidy_residuals(self) -> None:
-        number = self._meta("residual_number")
-        if self._residual_files is not None and number:
-            self._residual_files.remove(number - 1)
+    def _of_another(self, execute: Any, told: str) -> list[int]:
+        """Updates that were returned to a residual that is no more."""
+        run, layout, *_ = json.loads(told)
+        theirs = "(json_extract(offer, '$.run'), json_extract(offer, '$.layout'))"
+        rows = execute(f"SELECT sequence FROM returned WHERE {theirs} <> (?, ?)", (run, layout))  # noqa: S608
+        return [sequence for (sequence,) in rows]
 
     def _one(self, column: Literal["offer", "body"], sequence: int) -> Any:
         row = self._db.execute(f"SELECT {column} FROM entry WHERE sequence = ?", (sequence,)).fetchone()  # noqa: S608

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from fedmq.edge_client.training import Outcome
+from fedmq.edge_client.job import Made
 
 __all__ = ["Job", "Runner", "ThreadRunner"]
 
-Job = Callable[[], Outcome]
+Job = Callable[[], Made]
 
 
 class Runner(Protocol):
@@ -21,7 +21,7 @@ class Runner(Protocol):
     def start(self, job: Job) -> None:
         """Begin; the one before must have been taken."""
 
-    def take(self) -> Outcome | Exception | None:
+    def take(self) -> Made | Exception | None:
         """What the job returned or raised, once; None while it runs or if there is none."""
 
 
@@ -37,7 +37,7 @@ class ThreadRunner:
     def __init__(self, done: Callable[[], None], pace: float = 0.0) -> None:
         self._done = done
         self._pace = pace
-        self._results: deque[Outcome | Exception] = deque()
+        self._results: deque[Made | Exception] = deque()
         self._stopped = threading.Event()
 
     def start(self, job: Job) -> None:
@@ -45,7 +45,7 @@ class ThreadRunner:
         # A daemon: a device that is told to stop does not wait for its training.
         threading.Thread(target=self._run, args=(job,), name="fedmq-training", daemon=True).start()
 
-    def take(self) -> Outcome | Exception | None:
+    def take(self) -> Made | Exception | None:
         """What came of it."""
         return self._results.popleft() if self._results else None
 
@@ -56,7 +56,7 @@ class ThreadRunner:
     def _run(self, job: Job) -> None:
         begun = time.monotonic()
         try:
-            result: Outcome | Exception = job()
+            result: Made | Exception = job()
         except Exception as error:  # the task is the user's: whatever it raises is reported
             result = error
         self._stopped.wait(max(0.0, self._pace - (time.monotonic() - begun)))

@@ -21,15 +21,15 @@ from fedmq.edge_client.actions import (
 )
 from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
-from fedmq.edge_client.feedback import encoded, seed_of
+from fedmq.edge_client.feedback import seed_of
 from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.job import Made, make
 from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Runner
-from fedmq.edge_client.training import Outcome, Training
+from fedmq.edge_client.training import Training
 from fedmq.edge_client.upload import Piece
-from fedmq.schemas.codecs import codec_named
-from fedmq.schemas.errors import ConfigError, FedMQError, ProtocolError, TransportError
+from fedmq.schemas.errors import ConfigError, FedMQError, ProtocolError, StoreError, TransportError
 from fedmq.schemas.layout import Layout
 from fedmq.schemas.messages import (
     AggregatorPresence,
@@ -311,14 +311,15 @@ class ClientService:
         fetched = self._fetch.ready()
         if fetched is None or not self._core.wants(fetched[0]):
             return
+        head, body = fetched
         try:
-            self._consider(*fetched, now)
+            self._consider(head, body, now, self._fetch.digest())
         except ProtocolError as error:
             log.error("ignored client=%s version=%d detail=%r", self._client_id, fetched[0].version, str(error))
             self._fetch.discard()
 
-    def _consider(self, head: Head, body: memoryview, now: float) -> None:
-        if len(body) != head.size or hashlib.sha256(body).hexdigest() != head.digest:
+    def _consider(self, head: Head, body: memoryview, now: float, digest: str | None = None) -> None:
+        if len(body) != head.size or (digest or hashlib.sha256(body).hexdigest()) != head.digest:
             raise ProtocolError("malformed", f"{len(body)} bytes of weights do not have the announced size and digest")
         try:
             layout = self._training.layout(head.plan) or self._announced
@@ -398,15 +399,19 @@ class ClientService:
         self._job = (head, layout)
         self._say(activity="training", run=head.run)
 
-        def job() -> Outcome:
-            weights = codec_named(head.codec).decode(body, layout)
-            return self._training.train(weights, layout, head.plan)
+        training, residual, ahead = self._training, self._outbox.residual(), self._outbox.ahead()
+        seed = seed_of(head.run, self._client_id, head.version, ahead.sequence)
+
+        def job() -> Made:
+            return make(head, body, layout, training, residual, seed, ahead)
 
         self._runner.start(job)
 
-    def _finish_job(self, result: Outcome | Exception, now: float) -> None:
+    def _finish_job(self, result: Made | Exception, now: float) -> None:
         assert self._job is not None
         head, layout = self._job
+        if isinstance(result, StoreError):
+            raise result
         if isinstance(result, Exception):
             said = str(result) if isinstance(result, FedMQError) else f"{type(result).__name__}: {result}"
             log.error("training failed client=%s version=%d error=%r", self._client_id, head.version, said,
@@ -414,30 +419,29 @@ class ClientService:
             self._say(activity="error", detail=f"the training failed: {said}"[:2000])
             self._perform(self._core.failed(now), now)
             return
-        seed = seed_of(head.run, self._client_id, head.version, self._outbox.next_sequence())
-        sent = encoded(result.update, layout, head.run, head.plan, self._outbox.residual(), seed)
+        outcome = result.outcome
         offer = Offer(
             run=head.run,
             client_id=self._client_id,
             update=_UNASSIGNED,
             base_version=head.version,
             layout=layout.digest,
-            codec=sent.codec.name,
-            size=len(sent.body),
-            digest=hashlib.sha256(sent.body).hexdigest(),
-            num_samples=result.num_samples,
-            metrics=result.metrics,
-            evaluation=result.evaluation,
+            codec=result.codec,
+            size=result.size,
+            digest=result.digest,
+            num_samples=outcome.num_samples,
+            metrics=outcome.metrics,
+            evaluation=outcome.evaluation,
             task_version=self._training.task_version,
         )
         self._step("trained")
-        offer, dropped = self._outbox.add(offer, sent.body, result.local, sent.residual)
+        offer, dropped = self._outbox.add(offer, result.ahead, outcome.local)
         self._step("stored")
         if dropped:
             log.warning("outbox full client=%s dropped=%s", self._client_id, dropped)
         log.info("trained client=%s version=%d sequence=%d", self._client_id, head.version, offer.update.sequence)
         waiting = self._status.waiting + 1 - len(dropped)
-        metrics = result.evaluation.metrics if result.evaluation else result.metrics
+        metrics = outcome.evaluation.metrics if outcome.evaluation else outcome.metrics
         self._say(activity="waiting", base_version=head.version, waiting=waiting, metrics=metrics, detail="")
         self._perform(self._core.trained(offer, dropped, now), now)
 

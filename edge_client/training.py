@@ -13,7 +13,7 @@ from fedmq.schemas.errors import ConfigError, ProtocolError
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import Evaluation
 from fedmq.schemas.plan import Plan
-from fedmq.tasks.contract import NumpyTraining, Trained
+from fedmq.tasks.contract import Arrays, NumpyTraining, Trained
 from fedmq.tasks.metrics import checked
 
 __all__ = ["LocalState", "NumpyTrainer", "Outcome", "Training", "update_vector"]
@@ -90,11 +90,12 @@ class NumpyTrainer:
 
     def train(self, weights: Vector, layout: Layout, plan: Plan) -> Outcome:
         """Call the function. Raises ConfigError if what it returns does not fit."""
-        trained = self._function(layout.views(np.array(weights)), plan)
+        given = np.array(weights)
+        trained = self._function(layout.views(given), plan)
         if not isinstance(trained, Trained):
             raise ConfigError(f"the training function returned a {type(trained).__name__}, expected fedmq.Trained")
         try:
-            update = update_vector(weights, layout.flatten(trained.weights), layout)
+            update = update_vector(weights, _trained(trained.weights, given, layout), layout)
         except ProtocolError as error:
             raise ConfigError(f"the training function returned other weights than it got: {error}") from error
         if trained.num_samples < 1:
@@ -105,3 +106,23 @@ class NumpyTrainer:
             evaluation = Evaluation(num_samples=int(trained.num_test_samples), metrics=scores)
         metrics = checked(trained.metrics, "the training function's metrics")
         return Outcome(update, int(trained.num_samples), metrics, evaluation)
+
+
+def _trained(arrays: Arrays, given: Vector, layout: Layout) -> Vector:
+    """What the function returned as one vector: in the memory that it was given, which it is done with, if that can be.
+
+    It cannot if an array lies in there where another belongs.
+    """
+    places = layout.views(given)
+    ours = all(
+        name not in places or not np.may_share_memory(array, given) or _is_same(array, places[name])
+        for name, array in arrays.items()
+    )
+    return layout.flatten(arrays, given if ours else None)
+
+
+def _is_same(array: npt.NDArray[Any], place: Vector) -> bool:
+    return bool(
+        array.ctypes.data == place.ctypes.data
+        and (array.dtype, array.shape, array.strides) == (place.dtype, place.shape, place.strides)
+    )

@@ -126,14 +126,18 @@ class Layout:
             offset += entry.size
         return views
 
-    def flatten(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Vector:
+    def flatten(self, arrays: Mapping[str, npt.NDArray[Any]], into: Vector | None = None) -> Vector:
         """One vector of arrays by name.
+
+        Args:
+            arrays: each in its entry's shape.
+            into: where, float32 [size]; a new vector if None. Arrays that lie there already are not copied.
 
         Raises:
             ProtocolError: (`layout`) an entry is missing, one is too many, or a shape differs; the first is named.
 
         """
-        vector = np.empty(self.size, np.float32)
+        vector = np.empty(self.size, np.float32) if into is None else into
         views = self.views(vector)
         for name in [*views, *arrays]:
             if name not in arrays or name not in views:

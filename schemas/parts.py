@@ -63,6 +63,11 @@ class Coverage:
         return found
 
     @property
+    def first_missing(self) -> int:
+        """The first byte that is not there; `size` if all are."""
+        return self._ends[0] if self._starts[:1] == [0] else 0
+
+    @property
     def complete(self) -> bool:
         """Whether all of it is there."""
         return self._starts == [0] and self._ends == [self.size] if self.size else True

@@ -53,7 +53,10 @@ class Trained:
 
 
 NumpyTraining = Callable[[Arrays, Plan], Trained]
-"""A client without torch: the received weights (copies, free to change) and the plan in, the trained weights out."""
+"""A client without torch: the received weights (copies, free to change) and the plan in, the trained weights out.
+
+Arrays that are changed in place and returned cost no memory for another model; they are the client's again then.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,17 +141,22 @@ class FileSpool:
         if offset == self._hashed:  # while it is in the processor's cache
             self._sha256.update(data)
             self._hashed += len(data)
+        else:  # parts came in another order, or were here from before: so that little is left for the end
+            self._hash(min(self._hashed + _READ_BYTES, self.coverage.first_missing))
 
     def digest(self) -> str:
         """The SHA-256 of the bytes, in hex. Raises StoreError: the disk refuses."""
+        self._hash(self.coverage.size)
+        return self._sha256.hexdigest()
+
+    def _hash(self, end: int) -> None:
         with self._translated():
-            while self._hashed < self.coverage.size:
-                data = os.pread(self._file.fileno(), _READ_BYTES, self._hashed)
+            while self._hashed < end:
+                data = os.pread(self._file.fileno(), min(_READ_BYTES, end - self._hashed), self._hashed)
                 if not data:
                     raise OSError("the file has become shorter")
                 self._sha256.update(data)
                 self._hashed += len(data)
-        return self._sha256.hexdigest()
 
     def view(self) -> memoryview:
         """The bytes, from the file as they are needed. Raises StoreError: the disk refuses."""

@@ -23,6 +23,7 @@ from fedmq.schemas.plan import Plan
 RUN = "1" * 32
 SMALL = Layout.of([Entry("w", (50,)), Entry("mean", (2,), kind="statistic")])
 LARGE = Layout.of([Entry("w", (300_000,))])  # more than a megabyte: the residual has a file of its own
+LARGER = Layout.of([Entry("w", (1_200_000,))])  # and so have its updates
 LOSSY = ["int8", "eden4", "eden2", "eden1", "top_k"]
 
 
@@ -142,6 +143,60 @@ def test_what_goes_back_is_what_the_aggregator_would_have_decoded(tmp_path: Path
     assert residual is not None
     content = codec_named(offer.codec).decode(body, SMALL)[:50]
     assert put_back(residual, offer, body).vector.tolist() == (residual.vector + content).tolist()
+    outbox.close()
+
+
+@pytest.mark.parametrize("layout", [SMALL, LARGER])
+def test_an_update_that_is_rejected_while_the_next_is_made_goes_into_the_one_after_that(
+    layout: Layout, tmp_path: Path
+) -> None:
+    outbox, plan, size = Outbox(tmp_path), Plan(codec="top_k", top_k_fraction=0.9, zstd=False), layout.parameter_size
+    first, second = (train(outbox, layout, plan, numbers(layout, number)) for number in (1, 2))
+    outbox.delete(first.update.sequence, counted=False)
+
+    residual, ahead = outbox.residual(), outbox.ahead()  # a job begins, and takes the first with it
+    outbox.delete(second.update.sequence, counted=False)
+    sent = encoded(numbers(layout, 3), layout, RUN, plan, residual, 3)
+    ahead.write(sent.body, sent.residual)
+    outbox.close()
+    outbox = Outbox(tmp_path)  # dies before it is added: as if the job had never been
+    everything = outbox.residual()
+    assert everything is not None
+    assert np.array_equal(everything.vector, (numbers(layout, 1) + numbers(layout, 2))[:size])
+
+    residual, ahead = outbox.residual(), outbox.ahead()
+    sent = encoded(numbers(layout, 3), layout, RUN, plan, residual, 3)
+    fourth = numbers(layout, 4)
+    ahead.write(sent.body, sent.residual)
+    offer = first.model_copy(update={"codec": sent.codec.name, "size": len(sent.body)})
+    third, _ = outbox.add(offer, ahead, None)
+    content = arrived(outbox, layout, third)[:size]
+    offer = train(outbox, layout, plan, fourth.copy())
+    content += arrived(outbox, layout, offer)[:size]
+    residual = outbox.residual()
+    assert residual is not None
+    assert not residual.returned
+    total = sum((numbers(layout, number)[:size] for number in (1, 2, 3, 4)), np.zeros(size, np.float32))
+    assert np.array_equal(content + residual.vector, total)
+    assert len(list(tmp_path.glob("update-*.body"))) == (2 if layout is LARGER else 0)
+    outbox.close()
+
+
+def test_what_was_returned_to_a_run_that_is_over_goes_with_its_residual(tmp_path: Path) -> None:
+    outbox, plan = Outbox(tmp_path), Plan(codec="top_k", top_k_fraction=0.9, zstd=False)
+    old = [train(outbox, LARGER, plan, numbers(LARGER, number)) for number in (1, 2)]
+    outbox.delete(old[0].update.sequence, counted=False)
+    residual, ahead = outbox.residual(), outbox.ahead()
+    outbox.delete(old[1].update.sequence, counted=False)  # while the first job of the new run lasts
+    sent = encoded(numbers(LARGER, 3), LARGER, "2" * 32, plan, residual, 3)
+    ahead.write(sent.body, sent.residual)
+    changes = {"run": "2" * 32, "codec": sent.codec.name, "size": len(sent.body)}
+    new, _ = outbox.add(old[0].model_copy(update=changes), ahead, None)
+    residual = outbox.residual()
+    assert residual is not None
+    assert not residual.returned
+    assert np.array_equal(arrived(outbox, LARGER, new) + residual.vector, numbers(LARGER, 3))
+    assert len(list(tmp_path.glob("update-*.body"))) == 1
     outbox.close()
 
 

@@ -54,6 +54,25 @@ def test_the_function_may_change_what_it_gets() -> None:
     np.testing.assert_array_equal(outcome.update, [1, 1, 1, 1, 1, 6, 7])
 
 
+def test_arrays_that_are_changed_in_place_are_not_copied_and_those_that_change_places_are() -> None:
+    layout, given = Layout((Entry("a", (2,)), Entry("b", (2,)))), dict[str, Any]()
+
+    def function(weights: Arrays, plan: Plan) -> Trained:
+        given.update(weights)
+        weights["a"][:] += 1
+        returned = {"a": weights["b"], "b": weights["a"]} if swap else weights
+        return Trained(returned, num_samples=1)
+
+    swap = False
+    base = np.array([1, 2, 30, 40], np.float32)
+    outcome = NumpyTrainer(function, "v1").train(base, layout, Plan())
+    assert outcome.update.tolist() == [1, 1, 0, 0]
+    assert np.shares_memory(outcome.update, given["a"])
+    swap = True
+    outcome = NumpyTrainer(function, "v1").train(base, layout, Plan())
+    assert outcome.update.tolist() == [29, 38, -28, -37]
+
+
 def test_numbers_of_numpy_are_numbers_and_what_is_not_finite_is_left_out() -> None:
     def function(weights: Arrays, plan: Plan) -> Trained:
         return Trained(

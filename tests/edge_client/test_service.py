@@ -11,11 +11,12 @@ import pytest
 
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.job import Made
 from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService
-from fedmq.edge_client.training import NumpyTrainer, Outcome
+from fedmq.edge_client.training import NumpyTrainer
 from fedmq.schemas.errors import Reason
 from fedmq.schemas.layout import Entry, Layout
 from fedmq.schemas.messages import Head, LayoutNotice, Offer, Receipt, Reply, UpdateId
@@ -42,7 +43,7 @@ class JobsByHand:
     def start(self, job: Job) -> None:
         self.job, self.finished = job, False
 
-    def take(self) -> Outcome | None:
+    def take(self) -> Made | None:
         if self.job is None or not self.finished:
             return None
         job, self.job = self.job, None

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.job import Made
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService, last_will
-from fedmq.edge_client.training import Outcome
 from fedmq.schemas.topics import Topics
 from fedmq.transport.memory import MemoryBroker, MemoryLink
 from tests.chaos.virtual.crash_points import Crash, CrashPoints
@@ -175,7 +175,7 @@ class _VirtualRunner:
         self._job, self._due = job, self._time.now + self._seconds()
         self._time.at(self._due, lambda: None)  # so that the clock stops there
 
-    def take(self) -> Outcome | Exception | None:
+    def take(self) -> Made | Exception | None:
         """What came of it."""
         if self._job is None or self._time.now < self._due or self._trainings.over:
             return None
