@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from fedmq.schemas.codecs import Codec, codec_named, compressed
 from fedmq.schemas.layout import Entry, Layout, Vector
-from fedmq.schemas.mapped import let_go
+from fedmq.schemas.mapped import blocks, let_go
 from fedmq.schemas.messages import Offer
 from fedmq.schemas.plan import Plan
 
@@ -20,7 +20,6 @@ __all__ = ["Encoded", "Residual", "Returned", "encoded", "put_back", "seed_of"]
 
 
 _LARGEST = 1e14  # no aggregator takes numbers beyond ten times that
-_BLOCK = 1 << 16  # floats that are worked on at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +77,7 @@ class Residual:
             parameters[start : start + len(piece)] += piece
 
     def _pieces(self) -> Iterator[tuple[int, Vector]]:
-        for start in range(0, len(self.left), _BLOCK):
-            yield start, self.left[start : start + _BLOCK]
-        let_go(self.left)
+        yield from blocks(self.left)
         yield from self._contents()
 
     def _contents(self) -> Iterator[tuple[int, Vector]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fedmq.edge_client.ahead import Ahead
 from fedmq.edge_client.feedback import Residual, encoded
+from fedmq.edge_client.freed_memory import give_back_freed_memory
 from fedmq.edge_client.training import Outcome, Training
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.layout import Layout, Vector
@@ -19,6 +20,8 @@ from fedmq.schemas.mapped import let_go
 from fedmq.schemas.messages import Head
 
 __all__ = ["Made", "make"]
+
+_LARGE_BYTES = 16 << 20  # of an update
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,17 @@ def make(
         StoreError: the disk refuses. Whatever else the training raises.
 
     """
-    outcome = training.train(codec_named(head.codec).decode(body, layout), layout, head.plan)
-    let_go(body)  # else the encoder would have half the memory
+    weights = codec_named(head.codec).decode(body, layout)
+    let_go(body)  # what is a view of it is read anew, a block at a time
+    outcome = training.train(weights, layout, head.plan)
+    del weights
+    let_go(body)
     sent = encoded(outcome.update, layout, head.run, head.plan, residual, seed)
     ahead.write(sent.body, sent.residual)
     nothing: Vector = np.empty(0, np.float32)
     digest = hashlib.sha256(sent.body).hexdigest()
-    return Made(replace(outcome, update=nothing), sent.codec.name, len(sent.body), digest, ahead)
+    made = Made(replace(outcome, update=nothing), sent.codec.name, len(sent.body), digest, ahead)
+    if outcome.update.nbytes > _LARGE_BYTES:
+        del outcome, sent, residual
+        give_back_freed_memory()
+    return made

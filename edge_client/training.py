@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedmq.schemas.errors import ConfigError, ProtocolError
 from fedmq.schemas.layout import Layout, Vector
+from fedmq.schemas.mapped import blocks
 from fedmq.schemas.messages import Evaluation
 from fedmq.schemas.plan import Plan
 from fedmq.tasks.contract import Arrays, NumpyTraining, Trained
@@ -64,8 +65,8 @@ def update_vector(base: Vector, trained: Vector, layout: Layout) -> Vector:
         ConfigError: it is not finite.
 
     """
-    parameters = trained[: layout.parameter_size]
-    parameters -= base[: layout.parameter_size]
+    for start, piece in blocks(base[: layout.parameter_size]):
+        trained[start : start + len(piece)] -= piece
     # Any NaN or infinity is in the sum, and float32s cannot overflow float64: no array of truths of the model's length.
     if not np.isfinite(trained.sum(dtype=np.float64)):
         raise ConfigError("the training diverged: the weights have a NaN or an infinity; is the learning rate high?")
@@ -90,7 +91,9 @@ class NumpyTrainer:
 
     def train(self, weights: Vector, layout: Layout, plan: Plan) -> Outcome:
         """Call the function. Raises ConfigError if what it returns does not fit."""
-        given = np.array(weights)
+        given = np.empty_like(weights)
+        for start, piece in blocks(weights):
+            given[start : start + len(piece)] = piece
         trained = self._function(layout.views(given), plan)
         if not isinstance(trained, Trained):
             raise ConfigError(f"the training function returned a {type(trained).__name__}, expected fedmq.Trained")

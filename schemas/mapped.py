@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["let_go"]
+from fedmq.schemas.layout import Vector
+
+__all__ = ["blocks", "let_go"]
+
+_BLOCK = 1 << 16  # floats; what is worked on at a time stays in the cache
+_LET_GO = 1 << 20  # floats of a mapped file that are in memory at a time
+
+
+def blocks(vector: Vector) -> Iterator[tuple[int, Vector]]:
+    """A vector from front to back, in pieces with their places; of a mapped file, little stays in memory."""
+    for start in range(0, len(vector), _BLOCK):
+        yield start, vector[start : start + _BLOCK]
+        if (start + _BLOCK) % _LET_GO == 0:
+            let_go(vector)
+    let_go(vector)
 
 
 def let_go(data: Any) -> None:

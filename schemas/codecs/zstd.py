@@ -27,7 +27,7 @@ _SLACK_BYTES = 64 * 1024  # beyond four bytes a float, as for any update
 _WINDOW_LOG = 27  # zstd's usual limit for a decoder, 128 MiB
 _BLOCK = 1 << 20  # bytes that are worked on at a time, where a second copy of everything would be too much
 _AT_ONCE_BYTES = 16 << 20  # that may lie in memory twice
-_LET_GO_BYTES = 16 << 20  # between two times that what was read of a mapped file may go
+_LET_GO_BYTES = 4 << 20  # between two times that what was read of a mapped file may go
 
 
 def compressed(codec: Codec, data: Span) -> tuple[Codec, Span]:
