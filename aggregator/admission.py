@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from fedmq.aggregator.folding import LARGEST, is_bounded
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Layout, Vector
+from fedmq.schemas.mapped import blocks
 from fedmq.schemas.messages import Offer
 
 __all__ = ["Rules", "admit_body", "admit_header"]
 
 _SLACK_BYTES = 64 * 1024  # of an encoded update beyond its floats: heads, seeds and scales of any codec are far less
+_AT_ONCE = 8 << 20  # floats of a model that are decoded into one vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,10 @@ def admit_header(offer: Offer, rules: Rules, version: int, held: Container[int] 
     codec_named(offer.codec)
 
 
-def admit_body(offer: Offer, body: memoryview, rules: Rules, digest: str | None = None) -> Vector:
-    """The vector of an update whose header is admitted, decoded; float32 [layout.size].
+def admit_body(offer: Offer, body: memoryview, rules: Rules, digest: str | None = None) -> Iterable[tuple[int, Vector]]:
+    """The vector of an update whose header is admitted, float32 [layout.size], in pieces with their places.
 
-    Delta of the parameters, trained values of the statistics.
+    Delta of the parameters, trained values of the statistics. Nothing is raised once the first piece is there.
 
     Args:
         offer: its header.
@@ -87,7 +89,21 @@ def admit_body(offer: Offer, body: memoryview, rules: Rules, digest: str | None 
     """
     if len(body) != offer.size or (digest or hashlib.sha256(body).hexdigest()) != offer.digest:
         raise ProtocolError("malformed", f"{len(body)} bytes of update do not have the announced size and digest")
-    vector = codec_named(offer.codec).decode(body, rules.layout)
+    codec, layout = codec_named(offer.codec), rules.layout
+    if layout.size <= _AT_ONCE:
+        whole = codec.decode(body, layout)
+        _require_bounds(whole)
+        return [(0, whole)]
+    known: Vector | None = None
+    for _, piece in codec.pieces(body, layout):
+        for _, block in blocks(piece):
+            _require_bounds(block)
+        if len(piece) == layout.size:
+            known = piece
+    # Decoded a second time, which takes seconds for a gigabyte, where all of it would be a third vector in memory.
+    return codec.pieces(body, layout) if known is None else blocks(known)
+
+
+def _require_bounds(vector: Vector) -> None:
     if not is_bounded(vector):
         raise ProtocolError("not_finite", f"the update has a NaN, an infinity, or a number beyond {LARGEST:g}")
-    return vector

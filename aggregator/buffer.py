@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,7 +53,12 @@ class Buffer:
 
     def fold(self, vector: Vector, folded: Folded, mass: float, now: float) -> None:
         """Add one update, float32 [layout.size]: delta of the parameters, trained values of the statistics."""
-        add_scaled(self.total, folded.weight, vector)
+        self.fold_pieces([(0, vector)], folded, mass, now)
+
+    def fold_pieces(self, pieces: Iterable[tuple[int, Vector]], folded: Folded, mass: float, now: float) -> None:
+        """Add one update in pieces, each with its place."""
+        for start, piece in pieces:
+            add_scaled(self.total[start : start + len(piece)], folded.weight, piece)
         self.weight += folded.weight
         self.mass += mass
         self.updates.append(folded)

@@ -156,10 +156,11 @@ class AggregatorCore:
     def _accept(self, client_id: str, offer: Offer, body: memoryview, digest: str | None, now: float) -> Judged:
         state, strategy, update = self.state, self.strategy, offer.update
         base, samples, tempo = offer.base_version, offer.num_samples, state.tempo
-        vector = admit_body(offer, body, self.rules, digest)
+        pieces = admit_body(offer, body, self.rules, digest)
         staleness = state.version - base
         weight, mass = strategy.weigh(Arrival(staleness, samples, tempo.median_samples()))
-        state.buffer.fold(vector, Folded(client_id, update, base, staleness, weight, samples), mass, now)
+        folded = Folded(client_id, update, base, staleness, weight, samples)
+        state.buffer.fold_pieces(pieces, folded, mass, now)
         if strategy.mixes:  # y - x = D + x_base - x
             size = state.layout.parameter_size
             state.buffer.fold_parameters(weight, 1.0, state.bases[base], size)

@@ -8,9 +8,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+from fedmq.aggregator.aside import LARGE_BYTES, Aside
 from fedmq.aggregator.committed import Committed
-from fedmq.aggregator.snapshots import Snapshots
+from fedmq.aggregator.snapshots import Kept, Snapshots
 from fedmq.schemas.codecs import Codec
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Head, LayoutNotice, Metrics, Need, Progress
@@ -29,6 +31,15 @@ _PAUSE = 10  # times as long as a snapshot in parts took, until the next one
 _CLIENTS = 100  # named in the progress: those heard last
 
 
+class _Made(NamedTuple):
+    """A snapshot to publish: its bytes, their digest, and where they are kept if they go in parts."""
+
+    committed: Committed
+    body: memoryview
+    digest: str
+    kept: Kept | None
+
+
 class Publisher:
     """Publishes the newest snapshot, not more often than every `interval` seconds.
 
@@ -44,6 +55,7 @@ class Publisher:
         self._codec = codec
         self._interval = interval
         self._snapshots = Snapshots(link, topics, folder)
+        self._making: Aside[_Made] = Aside("fedmq-snapshot", link.wake)  # of a large model
         self._coming: tuple[int, str] | None = None  # version and state of the head whose parts are on their way
         self._pause = 0.0  # after a snapshot in parts: publishing takes no more than a tenth of the time
         self._on_broker: Head | None = None  # from before
@@ -60,6 +72,11 @@ class Publisher:
     def shows_end(self) -> bool:
         """Whether the head that is out says that the run is finished."""
         return self._connected and self._shown is not None and self._shown[1] == "finished"
+
+    @property
+    def making(self) -> bool:
+        """Whether a snapshot is being encoded and written, in a thread: a newer one would be another vector."""
+        return self._making.busy
 
     def connected(self, shown: Head | None = None) -> None:
         """The broker may have forgotten everything: show it again, but for a snapshot in parts that it still shows."""
@@ -111,6 +128,8 @@ class Publisher:
             return None
         progress = self._progress_at + _PROGRESS_INTERVAL
         look = _look(version, finished)
+        if self._making.busy:
+            return float("-inf") if self._making.ready else progress
         if self._coming is not None or self._shown == look:
             return progress
         return min(progress, self._shown_at + max(self._interval, self._pause))
@@ -121,29 +140,45 @@ class Publisher:
 
     def publish(
         self, committed: Committed, strategy: str, goal: str, now: float, *, at_once: bool = False
-    ) -> Callable[[], Vector] | None:
-        """Show what is new and due; with `at_once`, whatever is new.
+    ) -> tuple[int, Callable[[], Vector]] | None:
+        """Show what is new and due; with `at_once`, whatever is new. A large snapshot goes out at a later call.
 
         Returns:
-            If a snapshot went out, what says what devices decode from it, float32 [layout.size].
+            If a snapshot went out, its version, and what says what devices decode from it, float32 [layout.size].
 
         """
         if not self._connected:
             return None
-        received: Callable[[], Vector] | None = None
+        received: tuple[int, Callable[[], Vector]] | None = None
         look = _look(committed.version, committed.finished)
         due = at_once or now >= self._shown_at + max(self._interval, self._pause)
-        if self._shown != look and self._coming is None and due:
-            body = memoryview(self._codec.encode(committed.weights, committed.layout))
-            if self._publish_snapshot(committed, body, look, now):
-                # Deltas refer to what devices decode, not to what was encoded.
-                received = partial(self._codec.decode, body, committed.layout)
+        made: _Made | None = None
+        if self._making.busy:
+            result = self._making.take()
+            if isinstance(result, Exception):
+                raise result
+            made = result
+        elif self._shown != look and self._coming is None and due:
+            if committed.weights.nbytes > LARGE_BYTES and not self._snapshots.fits(LARGE_BYTES):
+                self._making.start(partial(self._make, committed))
+            else:
+                made = self._make(committed)
+        if made is not None and self._publish_snapshot(made, now):
+            # Deltas refer to what devices decode, not to what was encoded.
+            received = made.committed.version, partial(self._codec.decode, made.body, committed.layout)
         if at_once or now >= self._progress_at + _PROGRESS_INTERVAL:
             self._publish_progress(committed, strategy, goal, now)
         return received
 
-    def _publish_snapshot(self, committed: Committed, body: memoryview, look: tuple[int, str], now: float) -> bool:
+    def _make(self, committed: Committed) -> _Made:
+        body = memoryview(self._codec.encode(committed.weights, committed.layout))
+        kept = None if self._snapshots.fits(len(body)) else self._snapshots.keep(body)
+        return _Made(committed, body, hashlib.sha256(body).hexdigest(), kept)
+
+    def _publish_snapshot(self, made: _Made, now: float) -> bool:
         """Show a snapshot, or begin to; False if there is no connection."""
+        committed, body, digest, kept = made
+        look = _look(committed.version, committed.finished)
         head = Head(
             run=committed.run,
             version=committed.version,
@@ -152,7 +187,7 @@ class Publisher:
             layout=committed.layout.digest,
             codec=self._codec.name,
             size=len(body),
-            digest=hashlib.sha256(body).hexdigest(),
+            digest=digest,
         )
         before, self._on_broker = self._on_broker, None
         if self._shown is None:
@@ -162,13 +197,15 @@ class Publisher:
             if not self._link.publish(self._topics.model, encode(head, body), retain=True):
                 return False
             self._shown, self._shown_at, self._pause = look, now, 0.0
-        elif (known := self._known_parts(head, before)) is not None:
+            return True
+        kept = kept or self._snapshots.keep(body)  # a broker may have come to take less meanwhile
+        if (known := self._known_parts(head, before)) is not None:
             if not self._link.publish(self._topics.model, encode(known), retain=True):
                 return False
-            self._snapshots.adopt(known, body, now)
+            self._snapshots.adopt(known, kept, now)
             self._shown, self._shown_at = look, now
         else:
-            self._snapshots.begin(head, body, now)
+            self._snapshots.begin(head, kept, now)
             self._coming = look
         return True
 

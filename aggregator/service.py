@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fedmq.aggregator.aside import LARGE_BYTES
 from fedmq.aggregator.commits import Commits, Done
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.disk_fault import DiskFault
@@ -19,6 +20,7 @@ from fedmq.aggregator.evaluations import Evaluations
 from fedmq.aggregator.evaluator import Evaluator
 from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.gate import Gate, PresenceState
+from fedmq.aggregator.judging import Answer, Judging
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.replies import Replies
 from fedmq.aggregator.state import VersionRecord
@@ -31,6 +33,7 @@ from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Later, Miss
 from fedmq.schemas.topics import Topics, is_id
 from fedmq.schemas.wire import decode
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
+from fedmq.transport.spool import Spool
 
 __all__ = ["AggregatorService", "Ending"]
 
@@ -106,6 +109,8 @@ class AggregatorService:
         self._begun = clock() - core.state.seconds
         self._commits = Commits(store, link.wake, self.now)
         self._disk = DiskFault()
+        self._judging = Judging(link.wake)
+        self._statuses: list[Message] = []  # that came while the core was a thread's
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
         self._commit(self.now())
@@ -144,12 +149,17 @@ class AggregatorService:
             if self._disk.why is not None:
                 self._try_disk(now)
                 return
+            if not self._take_verdict():
+                return
             core.tick(now)
             self._evaluations.take(core, now)
             self._tell(commits.take(0.0))
             wanted = self._publisher.due(core.state.version, core.state.finished, now)
             if commits.due(core, idle=idle, wanted=wanted):
                 self._commit(now)
+            self._judge_next()
+            if self._judging.busy:
+                return
         except StoreError as error:
             self._disk_failed(error, now)
             return
@@ -165,7 +175,11 @@ class AggregatorService:
         commits, core = self._commits, self._core
         if self._disk.why is not None:
             times: list[float | None] = [] if commits.busy else [self._disk.retry_at]  # the writer wakes the link
+        elif self._judging.busy:
+            times = [self._gate.deadline(), self._publisher.work_deadline()]
         else:
+            if self._judging.waits and not self._occupied:
+                return self.now()
             times = [core.deadline(), commits.deadline(core), self._gate.deadline(), self._publisher.work_deadline()]
             if commits.may_show(core):
                 times.append(self._publisher.deadline(commits.version, commits.finished))
@@ -220,6 +234,9 @@ class AggregatorService:
             self._leave(ending, quietly=True)
             return
         commits, until = self._commits, self._clock() + _LAST_COMMIT_SECONDS
+        if not self._take_verdict(_LAST_COMMIT_SECONDS):
+            self._leave(ending)
+            return
         try:
             self._tell(commits.take(max(0.0, until - self._clock())))
             soon = self._clock() + commits.lasted < until and not commits.busy
@@ -279,6 +296,8 @@ class AggregatorService:
             client_id_of_status = self._topics.sender(topic)
             if client_id_of_status is None:
                 self._shown_by_others(topic, message.payload)
+            elif self._judging.busy:
+                self._statuses.append(message)
             elif message.payload:
                 status, _ = decode(message.payload, ClientStatus)
                 self._core.presence(client_id_of_status, status.state == "online", self.now())
@@ -316,22 +335,40 @@ class AggregatorService:
             return None
         return hashlib.sha256(codec_named(codec).encode(weights, self._core.state.layout)).hexdigest()
 
-    def _judge(self, client_id: str, offer: Offer, body: memoryview, digest: str | None = None) -> None:
-        now, core, commits = self.now(), self._core, self._commits
+    @property
+    def _occupied(self) -> bool:
+        """Whether a thread works on the model, so that another vector of it would be one too many."""
+        return self._commits.holds or self._judging.busy or self._publisher.making
+
+    def _judge(self, client_id: str, offer: Offer, body: memoryview, spool: Spool | None = None) -> None:
+        now, core = self.now(), self._core
         if self._disk.why is not None:
             self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
             return
-        if commits.holds:
+        if self._occupied:
             self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
             return
         self._publisher.heard(client_id)
         judged = core.judged
+        if spool is not None and core.state.weights.nbytes > LARGE_BYTES:
+            self._judging.start(
+                client_id, offer, judged, lambda: core.judge(client_id, offer, body, now, digest=spool.digest())
+            )
+            return
+        digest = spool.digest() if spool is not None else None
         try:
-            answer = core.judge(client_id, offer, body, now, digest=digest)
+            answer: Answer = core.judge(client_id, offer, body, now, digest=digest)
         except Exception as error:
+            answer = error
+        self._verdict(client_id, offer, answer, judged)
+
+    def _verdict(self, client_id: str, offer: Offer, answer: Answer, judged: int) -> None:
+        """What judging has come to; `judged` is how many verdicts the core had given before."""
+        now, core, commits = self.now(), self._core, self._commits
+        if isinstance(answer, Exception):
             # Ours, not the sender's; but an update that breaks us must not come back for ever.
-            log.exception("judging failed client=%s sequence=%d", client_id, offer.update.sequence)
-            refusal = ProtocolError("internal", f"the aggregator failed: {type(error).__name__}")
+            log.error("judging failed client=%s sequence=%d", client_id, offer.update.sequence, exc_info=answer)
+            refusal = ProtocolError("internal", f"the aggregator failed: {type(answer).__name__}")
             answer = core.refuse(client_id, offer, refusal)
         if isinstance(answer, Missing):
             self._ask(client_id, offer, answer, now)
@@ -354,7 +391,7 @@ class AggregatorService:
             if isinstance(asked, Missing | Later):
                 self._reply(client_id, asked)
             else:
-                self._judge(client_id, offer, asked.view(), asked.digest())
+                self._judge(client_id, offer, asked.view(), asked)
         except StoreError as error:
             self._no_room(client_id, offer.update, error)
 
@@ -369,9 +406,29 @@ class AggregatorService:
             self._no_room(client_id, part.update, error)
             return
         if isinstance(answer, Offer):
-            self._judge(client_id, answer, memoryview(b""))
+            self._judging.wait(client_id, answer)
+            self._judge_next()
         elif answer is not None:
             self._reply(client_id, answer)
+
+    def _judge_next(self) -> None:
+        """Judge the updates whose bytes are all here, until one of them takes a thread."""
+        while self._judging.waits and not self._occupied:
+            self._judge(*self._judging.next(), memoryview(b""))
+
+    def _take_verdict(self, timeout: float = 0.0) -> bool:
+        """Go on with what a thread has judged; whether none of them judges."""
+        done = self._judging.take(timeout)
+        if self._judging.busy:
+            return False
+        if done is not None and isinstance(done.answer, StoreError):
+            self._no_room(done.client_id, done.offer.update, done.answer)
+        elif done is not None:
+            self._verdict(done.client_id, done.offer, done.answer, done.before)
+        statuses, self._statuses = self._statuses, []
+        for message in statuses:
+            self._received(message)
+        return True
 
     def _no_room(self, client_id: str, update: UpdateId, error: StoreError) -> None:
         log.error("a part was not kept client=%s: %s", client_id, error)
@@ -405,6 +462,7 @@ class AggregatorService:
         first = self._disk.why is None
         log.error("the disk failed, trying again in %.0f s: %s", self._disk.failed(str(error), now), error)
         self._commits.forget()
+        self._judging.clear()
         if self._transfers is not None:
             self._transfers.forgotten()
         if first and self._gate.open:
@@ -441,15 +499,16 @@ class AggregatorService:
     def _show(self, now: float, *, at_once: bool = False) -> None:
         """Show what is committed, if it is due."""
         commits, core = self._commits, self._core
-        if self._disk.why is not None or not commits.may_show(core):
+        if self._disk.why is not None or self._judging.busy or not commits.may_show(core):
             return
         if not (at_once or self._publisher.due(commits.version, commits.finished, now)):
             return
         committed = commits.committed(core)
-        received = self._publisher.publish(committed, core.strategy.name, str(core.goal), now, at_once=at_once)
-        if received is not None:
+        shown = self._publisher.publish(committed, core.strategy.name, str(core.goal), now, at_once=at_once)
+        if shown is not None:
             self._step("snapshot-sent")
-            core.published(committed.version, received, now)
+            version, received = shown
+            core.published(version, received, now)
 
     def _finish(self, now: float) -> None:
         """End when the last version is measured and devices can hear that the run is finished; until then, go on."""

@@ -20,7 +20,7 @@ from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
 from fedmq.transport.link import Link
 
-__all__ = ["SLOTS", "Snapshots"]
+__all__ = ["SLOTS", "Kept", "Snapshots"]
 
 log = logging.getLogger("fedmq.aggregator")
 
@@ -35,8 +35,14 @@ _READERS = 64  # of a slot that are remembered
 _AGAIN_SECONDS = 2.0  # between two times that the same part is published for those who miss it
 
 
-class _Body:
-    """A snapshot's bytes: in a file without a name if there is a folder with room for them, else in memory."""
+class Kept:
+    """A snapshot's bytes: in a file without a name if there is a folder with room for them, else in memory.
+
+    Args:
+        body: the bytes.
+        folder: for the file; None keeps them in memory.
+
+    """
 
     def __init__(self, body: memoryview, folder: Path | None) -> None:
         self.size = len(body)
@@ -55,6 +61,7 @@ class _Body:
             log.warning("a snapshot stays in memory bytes=%d: %s", self.size, error)
 
     def read(self, start: int, size: int) -> bytes | memoryview:
+        """So many bytes from `start` on, or as many as there are. Raises OSError."""
         if self._memory is not None:
             return self._memory[start : start + size]
         assert self._file is not None
@@ -69,7 +76,7 @@ class _Body:
 @dataclass(slots=True)
 class _Slot:
     head: Head | None = None  # of the snapshot whose parts are all out
-    body: _Body | None = None
+    body: Kept | None = None
     since: float = 0.0  # when it was out
     readers: dict[str, float] = field(default_factory=dict)  # who reads it, and when they said so last
     again: set[int] = field(default_factory=set)  # parts that somebody misses
@@ -95,7 +102,7 @@ class Snapshots:
         self._folder = folder
         self._path = folder / "slots.json" if folder else None
         self._filled = self._read_filled()  # of each slot, how many topics may hold something
-        self._coming: tuple[int, Head, _Body, int] | None = None  # slot, head, body, the next part
+        self._coming: tuple[int, Head, Kept, int] | None = None  # slot, head, body, the next part
         self._begun = 0.0
         self._look_at = 0.0
 
@@ -122,23 +129,27 @@ class Snapshots:
         self._filled = [max(parts, filled) for filled in self._filled]
         self._write_filled()
 
-    def adopt(self, head: Head, body: memoryview, now: float) -> None:
+    def keep(self, body: memoryview) -> Kept:
+        """A snapshot's bytes for `adopt` or `begin`. From any thread."""
+        return Kept(body, self._folder)
+
+    def adopt(self, head: Head, body: Kept, now: float) -> None:
         """The parts of this snapshot are out, from before; who misses some of them will say so."""
         assert head.slot is not None
-        self._slots[head.slot] = _Slot(head, _Body(body, self._folder), since=now)
+        self._slots[head.slot] = _Slot(head, body, since=now)
         self._newest = head.slot
 
-    def begin(self, head: Head, body: memoryview, now: float) -> None:
+    def begin(self, head: Head, body: Kept, now: float) -> None:
         """Publish a snapshot, step by step in `work`; `head` says neither slot nor size of the parts yet."""
         slot = self._next_slot(now)
         size = part_bytes(self._link.max_message_bytes)
         head = head.model_copy(update={"slot": slot, "part_bytes": size})
-        parts = -(-len(body) // size)
+        parts = -(-body.size // size)
         if parts > self._filled[slot]:
             self._filled[slot] = parts
             self._write_filled()
         self._slots[slot] = _Slot()
-        self._coming, self._begun, self._look_at = (slot, head, _Body(body, self._folder), 0), now, now
+        self._coming, self._begun, self._look_at = (slot, head, body, 0), now, now
 
     def work(self, now: float) -> tuple[Head, float] | None:
         """Go on; the head of the snapshot whose parts are all out now, to be shown, and how long that took."""
@@ -200,7 +211,7 @@ class Snapshots:
         read = read and now < slot.since + _LONGEST_LEASE_SECONDS
         return self._newest if slot.head is not None and read else other
 
-    def _publish_part(self, slot: int, head: Head, body: _Body, part: int) -> bool:
+    def _publish_part(self, slot: int, head: Head, body: Kept, part: int) -> bool:
         assert head.part_bytes is not None
         data = body.read(part * head.part_bytes, head.part_bytes)
         payload = encode(SnapshotPart(run=head.run, version=head.version), data)

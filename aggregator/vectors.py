@@ -69,7 +69,8 @@ def read_vectors(path: Path) -> dict[str, Vector]:
 
     """
     try:
-        return {key: np.array(array, np.float32) for key, array in load_file(path).items()}
+        # Not copied again: it is ours alone.
+        return {key: np.require(array, np.float32, ["C", "W"]) for key, array in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise StoreError(f"run folder {path.parent}: {path.name} cannot be read: {error}; take a copy of it") from error
 

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 
+from fedmq.aggregator.aside import LARGE_BYTES
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.store import Commit, Store
 
 __all__ = ["Writer"]
 
 _AT_ONCE_BYTES = 16 << 20  # of a state: a card that writes 10 MB a second has that in less than two seconds
-_COPIED_BYTES = 128 << 20  # of a model: a third vector in memory that is larger would cost too much of it
 
 
 class Writer:
@@ -61,7 +61,7 @@ class Writer:
         if self._store is None:
             return True
         at_once = self.writes_at_once(state)
-        self._holds = state.weights.nbytes > _COPIED_BYTES
+        self._holds = state.weights.nbytes > LARGE_BYTES  # a copy would cost too much memory
         commit = self._store.take(state, news, copy_buffer=not at_once and not self._holds)
         if at_once:
             self._write(self._store, commit)

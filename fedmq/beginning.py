@@ -48,13 +48,19 @@ class Beginning:
             StoreError: the run in the folder cannot go on.
 
         """
-        layout, weights = self._version_0(plan)
+        if self._store.layout() is None:
+            return State.initial(os.urandom(16).hex(), *self._version_0(plan))
+        # The model's weights go before the run's are read: a process begins with no more memory than it works with.
+        layout, _ = self._version_0(plan)
+        del _
         state = self._store.load(layout)
-        if state is not None and state.finished is not None:
+        if state is None:
+            return State.initial(os.urandom(16).hex(), *self._version_0(plan))
+        if state.finished is not None:
             # A goal that lies further on makes it go on; else it ends again at once.
             log.warning("the run was finished (%s); it goes on to its goal, start the clients again", state.finished)
             state.finished = None
-        return state or State.initial(os.urandom(16).hex(), layout, weights)
+        return state
 
     def anew(self, plan: Plan, source: str | Path | None) -> State:
         """Another run, which takes the place of the one in the folder.

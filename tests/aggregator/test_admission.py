@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedmq.aggregator.admission import Rules, admit_body, admit_header
+from fedmq.schemas.codecs.codec import joined
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Offer
@@ -22,7 +23,7 @@ GOOD: dict[str, Any] = {"base_version": 18, "task_version": "v1"}
 
 def admit(offer: Offer, body: memoryview, rules: Rules, version: int, held: set[int] | None) -> Vector:
     admit_header(offer, rules, version, held)
-    return admit_body(offer, body, rules)
+    return joined((piece for _, piece in admit_body(offer, body, rules)), rules.layout.size)
 
 
 def admitted(values: list[float], body: bytes | None = None, rules: Rules = RULES, **fields: Any) -> Vector:

@@ -1,0 +1,206 @@
+"""Large updates and snapshots are worked on in threads: the link is served meanwhile, and nothing is seen half done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmq.aggregator import publisher, service, writer
+from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.service import AggregatorService, Ending
+from fedmq.aggregator.state import State
+from fedmq.aggregator.store import Store
+from fedmq.aggregator.transfers import Transfers
+from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.errors import StoreError
+from fedmq.schemas.messages import Head, Missing, Offer, Part, Receipt, Reply
+from fedmq.schemas.parts import HEADER_BYTES, cut
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import decode, encode
+from fedmq.transport.link import Message
+from fedmq.transport.memory import MemoryBroker, MemoryLink
+from fedmq.transport.spool import FileSpool
+from tests.aggregator.small_run import RUN, layout_of, offer_of, plain_fedbuff
+
+TOPICS = Topics("large")
+PART = 16 << 10
+LAYOUT = layout_of(20_000)  # floats: five parts
+
+
+class Hall:
+    """An aggregator to whom this model is large, and clients that are written by hand.
+
+    Attributes:
+        goes_on: what the judging thread waits for.
+        judging: set when it waits.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.goes_on, self.judging = threading.Event(), threading.Event()
+        self.goes_on.set()
+        self.broker = MemoryBroker()
+        self.store = Store(folder, "large")
+        link = self.link = self.broker.link("aggregator", max_message_bytes=PART + HEADER_BYTES)
+        core = AggregatorCore(
+            State.initial(RUN, LAYOUT, np.zeros(LAYOUT.size, np.float32)),
+            plain_fedbuff(2),
+            Rules(RUN, LAYOUT),
+            Goal(),
+        )
+        judge = core.judge
+
+        def slowly(client_id: str, offer: Offer, body: memoryview, now: float, *, digest: str | None) -> object:
+            if body:
+                self.judging.set()
+                assert self.goes_on.wait(20)
+            return judge(client_id, offer, body, now, digest=digest)
+
+        core.judge = slowly  # type: ignore[assignment, method-assign]
+        self.core = core
+        self.service = AggregatorService(
+            link=link,
+            topics=TOPICS,
+            core=core,
+            publisher=Publisher(link, TOPICS, Plan(), codec_named("float32"), 0.0, folder / "parts"),
+            incarnation="b" * 32,
+            store=self.store,
+            transfers=Transfers(folder / "parts", 1 << 30),
+            clock=lambda: self.broker.time.now,
+        )
+        self.clients: dict[str, MemoryLink] = {}
+        self.receipts: dict[str, list[Receipt]] = {}
+        self.later: list[str] = []
+        self._missing: dict[str, Missing] = {}
+        link.open()
+        for name in ("alice", "bob"):
+            self.clients[name] = self.broker.link(name)
+            self.clients[name].open()
+            self.clients[name].subscribe(TOPICS.reply(name))
+        self.until(lambda: self.shown() == 0)
+
+    def offer(self, name: str, value: float) -> Offer:
+        """Offer an update whose numbers are all this one, without its bytes."""
+        offer, self.body = offer_of(np.full(LAYOUT.size, value, np.float32), LAYOUT, client_id=name)
+        self.clients[name].publish(TOPICS.update(name), encode(offer.model_copy(update={"number": 1})))
+        self.pass_time(0.1)
+        return offer
+
+    def send(self, name: str, offer: Offer) -> None:
+        """Send all parts of it."""
+        for number, (start, end) in enumerate(cut([(0, offer.size)], PART), 2):
+            part = Part(run=RUN, update=offer.update, digest=offer.digest, offset=start, number=number)
+            self.clients[name].publish(TOPICS.update(name), encode(part, self.body[start:end]))
+        self.pass_time(0.1)
+
+    def pass_time(self, seconds: float) -> None:
+        until = self.broker.time.now + seconds
+        while self.broker.time.now < until and self.service.ended is None:
+            event = self.link.poll(0.01)
+            if event is not None:
+                self.service.handle(event)
+            if self.service.ended is None:
+                self.service.tick(idle=event is None)
+        for name, link in self.clients.items():
+            while link.waiting:
+                message = link.poll(0.0)
+                if isinstance(message, Message):
+                    reply = decode(message.payload, Reply)[0]
+                    self.receipts.setdefault(name, []).extend(reply.receipts)
+                    self.later += [name for _ in reply.later]
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            self.pass_time(0.05)
+            assert time.monotonic() < deadline
+
+    def shown(self) -> int | None:
+        """The version of the head."""
+        head = self.broker.retained.get(TOPICS.model)
+        return decode(head, Head)[0].version if head else None
+
+
+@pytest.fixture
+def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
+    for module in (service, publisher, writer):
+        monkeypatch.setattr(module, "LARGE_BYTES", 2 * LAYOUT.size)
+    monkeypatch.setattr(writer, "_AT_ONCE_BYTES", -1)
+    hall = Hall(tmp_path)
+    yield hall
+    hall.goes_on.set()
+    made = hall.service
+    hall.until(lambda: not (made._judging.busy or made.writing or made._publisher.making))
+    if made.ended is None:
+        made._leave(Ending(0, "the test is over"))
+    assert made._transfers is not None
+    made._transfers.close()
+    hall.store.close()
+
+
+def test_while_a_large_update_is_judged_the_link_is_served_and_nothing_is_committed_or_shown(hall: Hall) -> None:
+    hall.goes_on.clear()
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert hall.judging.wait(20)
+    bob = hall.offer("bob", 3.0)
+    assert hall.later == ["bob"]  # nothing can be said of it yet
+    hall.pass_time(5.0)
+    deadline = hall.service.deadline()
+    assert deadline is None or deadline > hall.service.now()  # else it would spin
+    assert not any(hall.receipts.values())
+    assert hall.core.state.accepted == 0
+    hall.goes_on.set()
+    hall.until(lambda: hall.receipts.get("alice"))
+    hall.send("bob", hall.offer("bob", 3.0))
+    assert bob.digest == hall.offer("bob", 3.0).digest
+    hall.until(lambda: hall.shown() == 1)
+    assert hall.core.state.weights.tolist() == [2.0] * LAYOUT.size
+    assert {receipt.verdict for name in ("alice", "bob") for receipt in hall.receipts[name]} == {"accepted"}
+
+
+def test_an_update_that_is_whole_while_another_is_judged_has_its_turn_without_being_offered_again(hall: Hall) -> None:
+    bob = hall.offer("bob", 3.0)
+    bobs = hall.body
+    hall.goes_on.clear()
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert hall.judging.wait(20)
+    hall.body = bobs
+    hall.send("bob", bob)
+    assert not hall.receipts["bob"]
+    hall.goes_on.set()
+    hall.until(lambda: hall.receipts.get("bob"))
+    assert hall.core.state.version == 1
+    hall.until(lambda: hall.shown() == 1)
+
+
+def test_who_is_told_to_stop_waits_a_moment_for_the_verdict_and_commits_it(hall: Hall) -> None:
+    hall.goes_on.clear()
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert hall.judging.wait(20)
+    threading.Timer(0.2, hall.goes_on.set).start()
+    hall.service.stop(Ending(0, "asked to"))
+    assert [state.accepted for state in [hall.store.load(LAYOUT)] if state] == [1]
+
+
+def test_a_disk_that_cannot_be_read_is_no_verdict(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(spool: FileSpool) -> str:
+        raise StoreError("the disk is gone")
+
+    offer = hall.offer("alice", 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("fedmq.transport.spool.MemorySpool.digest", fails)
+        hall.send("alice", offer)
+        hall.until(lambda: hall.later == ["alice"])
+    assert hall.core.state.rejected.total() == 0
+    hall.offer("alice", 1.0)
+    hall.until(lambda: hall.receipts.get("alice"))
+    assert hall.receipts["alice"][0].verdict == "accepted"
