@@ -49,6 +49,17 @@ def test_parts_in_any_order_twice_and_overlapping_give_the_body(new: New, parts:
     spool.close()
 
 
+def test_the_digest_of_parts_in_another_order_is_reckoned_while_others_come(tmp_path: Path) -> None:
+    body, part = os.urandom(4 << 20), 64 << 10
+    spool = in_file(tmp_path, size=len(body))
+    starts = range(0, len(body), part)
+    for start in [*starts[1:9], 0, *starts[9:]]:
+        put(spool, start, start + part, body)
+    assert spool._hashed == len(body)  # so that nobody waits for a gigabyte to be read when the last one is here
+    assert spool.digest() == hashlib.sha256(body).hexdigest()
+    spool.close()
+
+
 def test_what_came_first_stays_and_the_digest_is_of_what_is_there(new: New) -> None:
     spool = new()
     put(spool, 0, 120)
