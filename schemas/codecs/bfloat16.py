@@ -33,10 +33,10 @@ def widen(halves: npt.NDArray[Any], out: Vector) -> None:
 
 
 def _encode(parameters: Vector, encoding: Encoding) -> Span:
-    return b"".join(
-        narrow(np.ascontiguousarray(parameters[start : start + _BLOCK])).tobytes()
-        for start in range(0, len(parameters), _BLOCK)
-    )
+    halves = np.empty(len(parameters), "<u2")
+    for start in range(0, len(parameters), _BLOCK):
+        halves[start : start + _BLOCK] = narrow(np.ascontiguousarray(parameters[start : start + _BLOCK]))
+    return halves.view(np.uint8).data
 
 
 def _decode(data: memoryview, count: int) -> Iterator[Vector]:

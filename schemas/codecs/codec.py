@@ -95,6 +95,8 @@ def of_parameters(
 
     def encoder(vector: Vector, layout: Layout, encoding: Encoding) -> Span:
         split = layout.parameter_size
+        if split == layout.size:
+            return encode(vector, encoding)
         return b"".join((encode(vector[:split], encoding), vector[split:].astype("<f4", copy=False).tobytes()))
 
     def decoder(data: Span, layout: Layout) -> Iterator[Vector]:

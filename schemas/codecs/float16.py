@@ -16,8 +16,11 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 def _encode(parameters: Vector, encoding: Encoding) -> Span:
-    # Saturated, not overflowed: one infinity would have the whole update refused.
-    return np.clip(parameters, -_LARGEST, _LARGEST).astype("<f2").tobytes()
+    halves = np.empty(len(parameters), "<f2")
+    for start in range(0, len(parameters), _BLOCK):
+        # Saturated, not overflowed: one infinity would have the whole update refused.
+        halves[start : start + _BLOCK] = np.clip(parameters[start : start + _BLOCK], -_LARGEST, _LARGEST)
+    return halves.view(np.uint8).data
 
 
 def _decode(data: memoryview, count: int) -> Iterator[Vector]:
