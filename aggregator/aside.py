@@ -54,6 +54,7 @@ class Aside(Generic[T]):
             self._thread.join(timeout)
         if not self._result:
             return None
+        self._thread.join()  # in a moment; it has let go of what it worked with then
         self._thread = None
         return self._result.pop()
 
@@ -62,6 +63,5 @@ class Aside(Generic[T]):
             result: T | Exception = work()
         except Exception as error:  # whoever takes it knows what that means
             result = error
-        del work  # and all that it holds, before anybody goes on
         self._result.append(result)
         self._done()

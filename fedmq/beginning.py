@@ -51,8 +51,7 @@ class Beginning:
         if self._store.layout() is None:
             return State.initial(os.urandom(16).hex(), *self._version_0(plan))
         # The model's weights go before the run's are read: a process begins with no more memory than it works with.
-        layout, _ = self._version_0(plan)
-        del _
+        layout = self._version_0(plan)[0]
         state = self._store.load(layout)
         if state is None:
             return State.initial(os.urandom(16).hex(), *self._version_0(plan))
