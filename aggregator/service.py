@@ -23,12 +23,13 @@ from fedmq.aggregator.gate import Gate, PresenceState
 from fedmq.aggregator.judging import Answer, Judging
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.replies import Replies
+from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.transfers import Transfers
 from fedmq.aggregator.vectors import Step, nothing
 from fedmq.schemas.codecs import CODECS, codec_named
-from fedmq.schemas.errors import ProtocolError, StoreError
+from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Later, Missing, Need, Offer, Part, UpdateId
 from fedmq.schemas.topics import Topics, is_id
 from fedmq.schemas.wire import decode
@@ -65,6 +66,7 @@ class AggregatorService:
         fence: what it may overwrite; nothing of another run if None.
         store: what keeps; nothing is kept if None.
         transfers: takes updates that come in parts; None for links on which any message fits.
+        revoked: devices that are out; nobody if None.
         reload: a core that goes on from the last commit, for when the disk failed; without it a failure is the end.
         evaluator: the aggregator's own evaluation.
         step: called after each step of what happens to an update, with its name.
@@ -87,6 +89,7 @@ class AggregatorService:
         fence: Fence | None = None,
         store: Store | None = None,
         transfers: Transfers | None = None,
+        revoked: Revoked | None = None,
         reload: Callable[[], AggregatorCore] | None = None,
         evaluator: Evaluator | None = None,
         step: Step = nothing,
@@ -102,6 +105,9 @@ class AggregatorService:
         self._incarnation = incarnation
         self._gate = Gate(link, topics, fence or Fence(incarnation), self._presence)
         self._transfers = transfers
+        self._revoked = revoked or Revoked(None)
+        self._unread = ""  # why the list of the revoked could not be read last
+        self._out: frozenset[str] = frozenset()
         self._reload = reload
         self._evaluations = Evaluations(evaluator)
         self._step = step
@@ -223,6 +229,10 @@ class AggregatorService:
         self._asked = Ending(0, why)
         self._link.wake()
 
+    def refused(self, topic: str, why: str) -> None:
+        """A message was not signed as it has to be. It has no verdict: who sent it may be anyone."""
+        self._core.state.rejected["signature"] += 1
+
     def stop(self, ending: Ending) -> None:
         """Commit if that is soon done, say goodbye, end. What is not committed will be offered again.
 
@@ -310,12 +320,38 @@ class AggregatorService:
             self._gate.hold(message)
             return
         said, body = decode(message.payload, Offer, Part, Need)
-        if isinstance(said, Offer):
+        if client_id in self._outside():
+            if isinstance(said, Offer):
+                self._turn_away(client_id, said)
+        elif isinstance(said, Offer):
             self._judge(client_id, said, body)
         elif isinstance(said, Part):
             self._take_part(client_id, said, body)
         elif isinstance(said, Need):
             self._publisher.need(client_id, said, self.now())
+
+    def _outside(self) -> frozenset[str]:
+        """Who is revoked."""
+        try:
+            self._out, self._unread = self._revoked.ids(), ""
+        except ConfigError as error:
+            if str(error) != self._unread:
+                log.error("whoever was out is so still: %s", error)
+            self._unread = str(error)
+        return self._out
+
+    def _turn_away(self, client_id: str, offer: Offer) -> None:
+        """An offer of a client that is revoked; what was judged before keeps its verdict."""
+        if self._disk.why is not None or self._commits.holds:
+            return
+        if self._transfers is not None:
+            self._transfers.over(client_id)
+        judged = self._core.judged
+        refusal = ProtocolError("revoked", f"client {client_id!r} was taken out of this federation")
+        self._commits.replies.add(client_id, self._core.refuse(client_id, offer, refusal))
+        if self._core.judged != judged:
+            self._commits.judged(self.now())
+            log.warning("rejected client=%s sequence=%d reason=revoked", client_id, offer.update.sequence)
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state

@@ -247,6 +247,22 @@ class Outbox:
             row = json.dumps([spent.day, spent.uplink, spent.downlink])
             execute("INSERT OR REPLACE INTO meta VALUES ('spent', ?)", (row,))
 
+    def begin_session(self) -> int:
+        """The number of this start of the device: one more than that of the last."""
+        session = (self._meta("session") or 0) + 1
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO meta VALUES ('session', ?)", (session,))
+        return int(session)
+
+    def aggregator_session(self) -> int:
+        """The aggregator's newest session that this device has ever heard; 0 for none."""
+        return self._meta("aggregator_session") or 0
+
+    def keep_aggregator_session(self, session: int) -> None:
+        """Remember that nothing of the aggregator from before this session counts any more."""
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO meta VALUES ('aggregator_session', ?)", (session,))
+
     def close(self) -> None:
         """Let the folder go."""
         self._close_db()

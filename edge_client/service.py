@@ -234,6 +234,10 @@ class ClientService:
         self._asked = Stop(0, why)
         self._link.wake()
 
+    def refused(self, topic: str, why: str) -> None:
+        """A message was not signed as it has to be: people read it in the status."""
+        self._say(detail=f"a message on {topic} is refused: {why}"[:2000])
+
     def stop(self, stop: Stop) -> None:
         """End, saying so: the status goes out, the connection is closed."""
         if self.stopped is not None:

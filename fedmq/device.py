@@ -20,11 +20,15 @@ from fedmq.edge_client.runner import ThreadRunner
 from fedmq.edge_client.service import ClientService, last_will
 from fedmq.edge_client.training import NumpyTrainer, Training
 from fedmq.failpoints import crash_points
+from fedmq.keys import device_keys
 from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.signing import sealed
 from fedmq.schemas.topics import Topics, check_id
 from fedmq.settings import Settings, load_settings
+from fedmq.signed_link import SignedLink, in_order, of_a_device
 from fedmq.tasks.contract import NumpyTraining
 from fedmq.tasks.loader import load_task
+from fedmq.transport.link import Link, Will
 
 __all__ = ["EdgeClient"]
 
@@ -59,11 +63,17 @@ class EdgeClient:
         folder = self.settings.device_folder(client_id)
         self._outbox = Outbox(folder, most_bytes=device.max_outbox_bytes)
         try:
-            link = mqtt_link(
-                self.settings.broker,
-                f"{self.settings.federation}-{client_id}",
-                will=last_will(topics, client_id, incarnation),
-            )
+            will = last_will(topics, client_id, incarnation)
+            keys = device_keys(self.settings.signing, client_id)
+            session = self._outbox.begin_session() if keys else 0
+            if keys is not None:
+                will = Will(will.topic, sealed(will.topic, will.payload, session, keys.sign))
+            link: Link = mqtt_link(self.settings.broker, f"{self.settings.federation}-{client_id}", will=will)
+            signed: SignedLink | None = None
+            if keys is not None:
+                heard = in_order(topics, self._outbox.aggregator_session(), self._outbox.keep_aggregator_session)
+                fresh = of_a_device(topics, client_id, session, heard)
+                link = signed = SignedLink(link, topics, keys, session, fresh)
             self._runner = ThreadRunner(link.wake, device.pace)
             self._fetch = Fetch(link, topics, client_id, folder / "model.body", self.settings.broker.window)
             self._service = ClientService(
@@ -84,6 +94,8 @@ class EdgeClient:
                 meter=Meter(lambda: link.carried, self._outbox, device.daily_uplink, device.daily_downlink),
                 step=crash_points(),
             )
+            if signed is not None:
+                signed.on_refused = self._service.refused
         except BaseException:
             self._outbox.close()
             raise

@@ -19,6 +19,7 @@ from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
 from fedmq.aggregator.export import read_run
 from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.store import Store
@@ -29,17 +30,21 @@ from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
 from fedmq.connect import mqtt_link
 from fedmq.failpoints import crash_points
+from fedmq.keys import aggregator_keys
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError, StoreError
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import AggregatorPresence, Metrics
 from fedmq.schemas.plan import Plan
+from fedmq.schemas.signing import sealed
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
+from fedmq.session import next_session
 from fedmq.settings import Settings, load_settings
+from fedmq.signed_link import SignedLink, of_the_aggregator
 from fedmq.tasks.contract import Task
 from fedmq.tasks.loader import load_task
-from fedmq.transport.link import Will
+from fedmq.transport.link import Link, Will
 
 __all__ = ["Aggregator", "Version"]
 
@@ -189,12 +194,15 @@ class Aggregator:
         topics = Topics(settings.federation)
         incarnation = os.urandom(16).hex()
         gone = AggregatorPresence(state="offline", run=state.run, incarnation=incarnation, version=state.version)
-        link = mqtt_link(
-            settings.broker,
-            f"{settings.federation}-aggregator",
-            will=Will(topics.aggregator, encode(gone)),
-            durable=True,
-        )
+        farewell, keys, session = encode(gone), aggregator_keys(settings.signing), 0
+        if keys is not None:
+            session = next_session(settings.run_folder / "session")
+            farewell = sealed(topics.aggregator, farewell, session, keys.sign)
+        will = Will(topics.aggregator, farewell)
+        link: Link = mqtt_link(settings.broker, f"{settings.federation}-aggregator", will=will, durable=True)
+        signed: SignedLink | None = None
+        if keys is not None:
+            link = signed = SignedLink(link, topics, keys, session, of_the_aggregator(topics, session))
         evaluate = self._evaluation(state.layout)
 
         def core_of(state: State) -> AggregatorCore:
@@ -208,7 +216,7 @@ class Aggregator:
             return core_of(last)
 
         self._transfers = Transfers(settings.run_folder / "parts", settings.aggregator.spool_bytes)
-        return AggregatorService(
+        service = AggregatorService(
             link=link,
             topics=topics,
             core=core_of(state),
@@ -219,10 +227,14 @@ class Aggregator:
             fence=Fence(incarnation, replaces, self._store.predecessors(incarnation)),
             store=self._store,
             transfers=self._transfers,
+            revoked=Revoked(settings.aggregator.revoked_file),
             reload=reload,
             evaluator=ThreadEvaluator(evaluate, link.wake) if evaluate else None,
             step=self._step,
         )
+        if signed is not None:
+            signed.on_refused = service.refused
+        return service
 
     def _evaluation(self, layout: Layout) -> Evaluate | None:
         task = self.task

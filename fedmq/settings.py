@@ -18,6 +18,7 @@ from fedmq.edge_client.config import DeviceSettings
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import ID_PATTERN
+from fedmq.signing_settings import SigningSettings
 
 __all__ = ["Settings", "load_settings"]
 
@@ -32,6 +33,9 @@ _PATHS = (
     ("broker", "ca_file"),
     ("broker", "cert_file"),
     ("broker", "key_file"),
+    ("signing", "key_file"),
+    ("signing", "aggregator_keys_file"),
+    ("signing", "device_keys_file"),
 )
 _TEXTS = (("broker", "username"), ("broker", "password"))  # whatever they look like: a password may be all digits
 
@@ -46,6 +50,7 @@ class Settings(BaseModel):
         plan: how to train; only the aggregator's counts, and travels with the model.
         aggregator: how updates become versions.
         device: what a device decides for itself.
+        signing: the keys that messages are signed and verified with; nothing is signed without.
 
     """
 
@@ -57,6 +62,7 @@ class Settings(BaseModel):
     plan: Plan = Field(default_factory=Plan)
     aggregator: AggregatorSettings = Field(default_factory=AggregatorSettings)
     device: DeviceSettings = Field(default_factory=DeviceSettings)
+    signing: SigningSettings = Field(default_factory=SigningSettings)
 
     @property
     def run_folder(self) -> Path:

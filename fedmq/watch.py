@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Self
 
 from fedmq.connect import mqtt_link
+from fedmq.keys import watch_keys
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode
 from fedmq.settings import Settings
-from fedmq.transport.link import Connected, Disconnected, Message
+from fedmq.signed_link import SignedLink, in_order
+from fedmq.transport.link import Connected, Disconnected, Link, Message
 
 __all__ = ["Watch", "in_bytes"]
 
@@ -44,7 +46,12 @@ class Watch:
         self.progress: Progress | None = None
         self.clients: dict[str, ClientStatus] = {}
         self._topics = Topics(settings.federation)
-        self._link = mqtt_link(settings.broker, mqtt_client_id)
+        self._link: Link = mqtt_link(settings.broker, mqtt_client_id)
+        self._keys = watch_keys(settings.signing)
+        self._signed: SignedLink | None = None
+        if self._keys is not None:
+            fresh = in_order(self._topics, 0)
+            self._link = self._signed = SignedLink(self._link, self._topics, self._keys, 0, fresh)
         self._asked: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -103,9 +110,11 @@ class Watch:
         clients = {name: status.model_dump() for name, status in sorted(self.clients.items())}
         if client_id is not None:
             return json.dumps(clients.get(client_id))
+        refused = self._signed.refused if self._signed is not None else None
         run = {"aggregator": self.aggregator, "progress": self.progress}
         return json.dumps(
-            {key: value.model_dump() if value else None for key, value in run.items()} | {"clients": clients}
+            {key: value.model_dump() if value else None for key, value in run.items()}
+            | {"clients": clients, "refused": refused}
         )
 
     def describe(self, client_id: str | None = None) -> str:
@@ -115,6 +124,8 @@ class Watch:
             fields = status.model_dump(exclude={"protocol", "kind", "client_id"}) if status else {}
             return "\n".join([client_id, *(f"  {key:<15} {value}" for key, value in fields.items())]) if status else ""
         lines = []
+        if self._signed is not None and self._signed.refused:
+            lines.append(f"{self._signed.refused} messages are not signed by whose they should be, and are not shown")
         if self.aggregator is not None:
             lines.append(f"aggregator {self.aggregator.state}, run {self.aggregator.run}")
             if self.aggregator.detail:

@@ -11,6 +11,8 @@ Reason = Literal[
     "too_large",  # above a size limit
     "wrong_run",  # of another run of this federation
     "wrong_client",  # the payload names another client than its topic
+    "signature",  # not signed by the client of its topic; counted, and never answered
+    "revoked",  # its client was taken out of the federation
     "id_reused",  # this update id was judged already, with other bytes
     "expired",  # older than what the ledger remembers: it may have counted
     "task_version",  # trained by a task version that the aggregator does not admit

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import PROTOCOL, ProtocolMessage
 
-__all__ = ["HEADER_LIMIT", "decode", "encode", "pack"]
+__all__ = ["HEADER_LIMIT", "decode", "encode", "pack", "split"]
 
 HEADER_LIMIT = 64 * 1024
 """Bytes of header that a reader looks at; a longer one is refused."""
@@ -54,15 +54,7 @@ def decode(payload: bytes, *expected: type[M]) -> tuple[M, memoryview]:
 
     """
     view = memoryview(payload)
-    try:
-        header, end = _unpacked(view)
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
-        found = str(error) or type(error).__name__
-        raise ProtocolError(
-            "malformed", f"the header is not one msgpack map of at most {HEADER_LIMIT} bytes: {found}"
-        ) from error
-    if not isinstance(header, dict):
-        raise ProtocolError("malformed", f"the header is a {type(header).__name__}, expected a msgpack map")
+    header, end = split(view)
     if header.get("protocol") != PROTOCOL:
         raise ProtocolError(
             "malformed", f"protocol {header.get('protocol')!r}, expected {PROTOCOL}: update the older side"
@@ -75,6 +67,20 @@ def decode(payload: bytes, *expected: type[M]) -> tuple[M, memoryview]:
         first = error.errors(include_url=False, include_input=True)[0]
         field = ".".join(str(part) for part in first["loc"])[:100] or "message"
         raise ProtocolError("malformed", f"{field}: {first['msg']}, found {_short(first.get('input'))}") from error
+
+
+def split(view: memoryview) -> tuple[dict[Any, Any], int]:
+    """The header as it is, whatever it says, and where it ends; raises ProtocolError (`malformed`) if there is none."""
+    try:
+        header, end = _unpacked(view)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        found = str(error) or type(error).__name__
+        raise ProtocolError(
+            "malformed", f"the header is not one msgpack map of at most {HEADER_LIMIT} bytes: {found}"
+        ) from error
+    if not isinstance(header, dict):
+        raise ProtocolError("malformed", f"the header is a {type(header).__name__}, expected a msgpack map")
+    return header, end
 
 
 def _unpacked(view: memoryview) -> tuple[Any, int]:

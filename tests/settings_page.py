@@ -13,6 +13,7 @@ from fedmq.aggregator.goal import Goal
 from fedmq.broker_config.settings import BrokerSettings
 from fedmq.edge_client.config import DeviceSettings
 from fedmq.schemas.plan import Plan
+from fedmq.signing_settings import SigningSettings
 
 INTRODUCTION = """# Settings
 
@@ -42,6 +43,11 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ),
     ("aggregator.goal", Goal, "Whatever comes first ends the run; with none it goes on until it is stopped."),
     ("device", DeviceSettings, "What a device decides for itself."),
+    (
+        "signing",
+        SigningSettings,
+        "Keys that sign what is sent and verify what is heard. Without them nothing is signed.",
+    ),
 )
 
 

@@ -47,7 +47,10 @@ MAY_IMPORT_TORCH_AT_ONCE = {
     *("tasks/bridge.py", "tasks/datasets.py", "tasks/evaluation.py", "edge_client/trainer.py"),
     *("fedmq/demo/central.py", "fedmq/demo/watch_task.py"),  # a training loop and a task, loaded on use
 }
-MAY_USE_CRYPTOGRAPHY = {f"broker_config/provision/{name}.py" for name in ("certificates", "revocation")}
+MAY_USE_CRYPTOGRAPHY = {
+    "fedmq/keys.py",
+    *(f"broker_config/provision/{name}.py" for name in ("certificates", "revocation", "signing_keys")),
+}
 MAY_UNPICKLE = {"fedmq/demo/watch.py"}  # the one data set of the demo, after its digest was checked
 
 CORES = (
@@ -185,12 +188,13 @@ def test_the_embedded_broker_is_imported_on_use_only() -> None:
     assert breaches((*FOLDERS, "fedmq"), lambda one: within(one.module, "iotcore") and one.at_once) == []
 
 
-def test_cryptography_is_for_provisioning_only() -> None:
+def test_cryptography_is_for_provisioning_and_signatures_only() -> None:
     def wrong(one: Import) -> bool:
         return within(one.module, "cryptography") and one.file not in MAY_USE_CRYPTOGRAPHY
 
     assert breaches((*FOLDERS, "fedmq"), wrong) == []
-    assert "cryptography" not in imported_by("fedmq.cli.provision, fedmq.cli.broker, fedmq.broker_config.secure")
+    names = "fedmq.cli.provision, fedmq.cli.broker, fedmq.broker_config.secure, fedmq.device, fedmq.server, fedmq.watch"
+    assert "cryptography" not in imported_by(names)
 
 
 def test_the_cores_have_no_clock_thread_socket_disk_log_or_randomness() -> None:

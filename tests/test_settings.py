@@ -57,7 +57,7 @@ def test_a_name_is_enough() -> None:
         ("[plan]\nlearning_rat = 0.1", "plan.learning_rat: unknown key; did you mean 'learning_rate'?"),
         ("[aggregator.goal]\nverions = 3", "aggregator.goal.verions: unknown key; did you mean 'versions'?"),
         ("plann = 3", "plann: unknown key; did you mean 'plan'?"),
-        ("xyzzy = 3", "xyzzy: unknown key; known are federation, task, broker, plan, aggregator, device"),
+        ("xyzzy = 3", "xyzzy: unknown key; known are federation, task, broker, plan, aggregator, device, signing"),
         ('[plan]\nlearning_rate = "0.1"', "plan.learning_rate: found '0.1', expected: a valid number"),
         ("[plan]\nbatch_size = 1.5", "plan.batch_size: found 1.5, expected: a valid integer"),
         ("[device]\nthreads = true", "device.threads: found True, expected: a valid integer"),

@@ -1,0 +1,169 @@
+"""Ed25519 keys in files, which are read again whenever they are others: so keys change without a restart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.signing import AGGREGATOR, Keys
+from fedmq.schemas.topics import check_id
+from fedmq.signing_settings import SigningSettings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+__all__ = ["aggregator_keys", "device_keys", "watch_keys"]
+
+log = logging.getLogger("fedmq.keys")
+
+T = TypeVar("T")
+
+
+def aggregator_keys(settings: SigningSettings) -> Keys | None:
+    """The aggregator's; None if nothing is to be signed. Raises ConfigError for files that are missing or wrong."""
+    if settings == SigningSettings():
+        return None
+    key, trusted, devices = settings.key_file, settings.aggregator_keys_file, settings.device_keys_file
+    if key is None or trusted is None or devices is None:
+        raise ConfigError(
+            "[signing]: an aggregator needs key_file, aggregator_keys_file and device_keys_file, or none of them"
+        )
+    own, ours, theirs = _File(key, _private), _File(trusted, _of_aggregator), _File(devices, _of_devices)
+
+    def verify(name: str, content: bytes, signature: bytes) -> bool:
+        return _any(ours.read() if name == AGGREGATOR else theirs.read().get(name, ()), content, signature)
+
+    return Keys(lambda content: own.read().sign(content), verify)
+
+
+def device_keys(settings: SigningSettings, client_id: str) -> Keys | None:
+    """A device's; None if nothing is to be signed. Raises ConfigError for files that are missing or wrong."""
+    if settings.key_file is None and settings.aggregator_keys_file is None:
+        return None
+    if settings.key_file is None or settings.aggregator_keys_file is None:
+        raise ConfigError("[signing]: a device needs key_file and aggregator_keys_file, or none of them")
+    own, trusted = _File(settings.key_file, _private), _File(settings.aggregator_keys_file, _of_aggregator)
+
+    def verify(name: str, content: bytes, signature: bytes) -> bool:
+        keys = trusted.read() if name == AGGREGATOR else (own.read().public_key(),) if name == client_id else ()
+        return _any(keys, content, signature)
+
+    return Keys(lambda content: own.read().sign(content), verify)
+
+
+def watch_keys(settings: SigningSettings) -> Keys | None:
+    """Of who only looks: the aggregator's public keys, and the devices' where they are given; None without them."""
+    if settings.aggregator_keys_file is None:
+        return None
+    trusted = _File(settings.aggregator_keys_file, _of_aggregator)
+    devices = _File(settings.device_keys_file, _of_devices) if settings.device_keys_file else None
+
+    def verify(name: str, content: bytes, signature: bytes) -> bool:
+        if name == AGGREGATOR:
+            return _any(trusted.read(), content, signature)
+        return devices is None or _any(devices.read().get(name, ()), content, signature)
+
+    def sign(content: bytes) -> bytes:
+        raise AssertionError("who only looks signs nothing")
+
+    return Keys(sign, verify)
+
+
+class _File(Generic[T]):
+    """What a file holds now; what it held before, if it cannot be read any more."""
+
+    def __init__(self, path: Path, parse: Callable[[bytes, str], T]) -> None:
+        self._path = path
+        self._parse = parse
+        self._seen = self._look()
+        self._content = self._load()
+
+    def read(self) -> T:
+        try:
+            seen = self._look()
+            if seen != self._seen:
+                self._seen = seen  # also of a file that is wrong: it is complained of once
+                self._content = self._load()
+                log.info("keys read again file=%s", self._path)
+        except ConfigError as error:
+            if self._seen is not None:
+                log.error("the keys from before are used: %s", error)
+            self._seen = None
+        return self._content
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            state = self._path.stat()
+        except OSError as error:
+            raise ConfigError(f"[signing]: {self._path} cannot be read: {error.strerror}") from error
+        return (state.st_ino, state.st_mtime_ns, state.st_size)
+
+    def _load(self) -> T:
+        try:
+            return self._parse(self._path.read_bytes(), str(self._path))
+        except OSError as error:
+            raise ConfigError(f"[signing]: {self._path} cannot be read: {error.strerror}") from error
+        except ImportError as error:
+            raise ConfigError(
+                'signatures need the package cryptography; "pip install fedmq[secure]" installs it'
+            ) from error
+
+
+def _private(content: bytes, where: str) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: it holds no private key in PEM without a pass phrase") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{where}: its key is of another kind than Ed25519")
+    return key
+
+
+def _public(text: str, where: str) -> Ed25519PublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
+    except ValueError as error:
+        raise ConfigError(f"{where}: found {text[:70]!r}, expected a public key of 64 hex digits") from error
+
+
+def _of_aggregator(content: bytes, where: str) -> tuple[Ed25519PublicKey, ...]:
+    keys = tuple(map(partial(_public, where=where), _text(content, where).split()))
+    if not keys:
+        raise ConfigError(f"{where}: no key is in it")
+    return keys
+
+
+def _of_devices(content: bytes, where: str) -> Mapping[str, tuple[Ed25519PublicKey, ...]]:
+    found: dict[str, tuple[Ed25519PublicKey, ...]] = {}
+    for line in filter(None, map(str.strip, _text(content, where).splitlines())):
+        client_id, _, key = line.partition(" ")
+        found[check_id(client_id, where)] = (*found.get(client_id, ()), _public(key.strip(), where))
+    return found
+
+
+def _text(content: bytes, where: str) -> str:
+    try:
+        return content.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: it is no text of ids and hex digits") from error
+
+
+def _any(keys: tuple[Ed25519PublicKey, ...], content: bytes, signature: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    for key in keys:
+        try:
+            key.verify(signature, content)
+        except InvalidSignature:
+            continue
+        return True
+    return False

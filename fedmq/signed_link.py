@@ -1,0 +1,178 @@
+"""A link on which everything is signed: what is sent carries a signature, and what was not signed is not there.
+
+So no service has to know of it, and none can forget to look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.signing import AGGREGATOR, SIGNATURE_BYTES, Keys, author, opened, sealed
+from fedmq.schemas.topics import Topics
+from fedmq.transport.link import Event, Link, Message
+
+__all__ = ["Fresh", "SignedLink", "in_order", "of_a_device", "of_the_aggregator"]
+
+log = logging.getLogger("fedmq.signing")
+
+_MOST_REFUSED = 32  # at a time: whoever sends nothing else must not keep the owner from its work
+
+Fresh = Callable[[str, int], bool]
+"""Whether a message on this topic, from this session of its author, is no old one that somebody repeats."""
+
+
+class SignedLink:
+    """A link in front of another.
+
+    Args:
+        link: to the broker.
+        topics: of the federation.
+        keys: that sign and verify.
+        session: the own one: greater at every start of the process.
+        fresh: asked after the signature.
+
+    Attributes:
+        refused: how many messages were refused.
+        on_refused: called for each, with its topic and why, as a sentence.
+
+    """
+
+    def __init__(self, link: Link, topics: Topics, keys: Keys, session: int, fresh: Fresh) -> None:
+        self.refused = 0
+        self.on_refused: Callable[[str, str], None] = lambda topic, why: None
+        self._link = link
+        self._topics = topics
+        self._keys = keys
+        self._session = session
+        self._fresh = fresh
+        self._said: Counter[str] = Counter()
+
+    @property
+    def max_message_bytes(self) -> int:
+        """What a payload may have before it is signed."""
+        return self._link.max_message_bytes - SIGNATURE_BYTES - 2
+
+    @property
+    def in_flight(self) -> int:
+        """See `Link`."""
+        return self._link.in_flight
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """See `Link`."""
+        return self._link.carried
+
+    def open(self) -> None:
+        """See `Link`."""
+        self._link.open()
+
+    def poll(self, timeout: float) -> Event | None:
+        """See `Link`; messages that are not signed by whose they should be, or old ones, do not come."""
+        for _ in range(_MOST_REFUSED):
+            event = self._link.poll(timeout)
+            # An empty message is a retained one that goes: it says nothing, and whoever can send it can also drop one.
+            if not isinstance(event, Message) or not event.payload:
+                return event
+            why = self._refusal(event)
+            if why is None:
+                return event
+            self._refuse(event.topic, why)
+            timeout = 0.0
+        return None
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
+        """See `Link`; signed."""
+        if payload:
+            payload = sealed(topic, payload, self._session, self._keys.sign)
+        return self._link.publish(topic, payload, retain=retain, qos=qos)
+
+    def subscribe(self, *topics: str) -> None:
+        """See `Link`."""
+        self._link.subscribe(*topics)
+
+    def unsubscribe(self, *topics: str) -> None:
+        """See `Link`."""
+        self._link.unsubscribe(*topics)
+
+    def flush(self, timeout: float) -> bool:
+        """See `Link`."""
+        return self._link.flush(timeout)
+
+    def wake(self) -> None:
+        """See `Link`."""
+        self._link.wake()
+
+    def close(self) -> None:
+        """See `Link`."""
+        self._link.close()
+
+    def _refusal(self, message: Message) -> str | None:
+        try:
+            signed = opened(message.topic, message.payload)
+        except ProtocolError as error:
+            return str(error)
+        who = author(self._topics, message.topic)
+        if signed is None:
+            return "it is not signed"
+        if not self._keys.verify(who, signed.content, signed.signature):
+            return f"it is not signed with a known key of {'the aggregator' if who == AGGREGATOR else 'its client'}"
+        if not self._fresh(message.topic, signed.session):
+            return "it is an old one, repeated: its author has started again since"
+        return None
+
+    def _refuse(self, topic: str, why: str) -> None:
+        self.refused += 1
+        # A stranger must not fill the disk with lines: the first, the second, the fourth and so on are said.
+        self._said[why] += 1
+        if self._said[why].bit_count() == 1:
+            log.error("refused topic=%s times=%d detail=%r", topic, self._said[why], why)
+        self.on_refused(topic, why)
+
+
+def in_order(topics: Topics, floor: int, keep: Callable[[int], None] = lambda session: None) -> Fresh:
+    """For who hears the aggregator: nothing of it from before the newest session that was heard, parts excepted.
+
+    A part may lie on the broker from an earlier session; it is checked with the digest in the head of its snapshot. A
+    presence counts, but makes nothing else old: it may be of an aggregator that starts, and finds that it must not.
+
+    Args:
+        topics: of the federation.
+        floor: the newest session that was ever heard.
+        keep: has a newer one remembered, before anything of it is believed.
+
+    """
+    newest = floor
+
+    def fresh(topic: str, session: int) -> bool:
+        nonlocal newest
+        if author(topics, topic) != AGGREGATOR or topics.part_of(topic) is not None:
+            return True
+        if topic == topics.aggregator:
+            return session >= newest
+        if session > newest:
+            keep(session)
+            newest = session
+        return session == newest
+
+    return fresh
+
+
+def of_a_device(topics: Topics, client_id: str, session: int, aggregator: Fresh) -> Fresh:
+    """For a device: as `aggregator` says, and no own status of an earlier start, as if another had its id."""
+
+    def fresh(topic: str, other: int) -> bool:
+        return other >= session if topic == topics.status(client_id) else aggregator(topic, other)
+
+    return fresh
+
+
+def of_the_aggregator(topics: Topics, session: int) -> Fresh:
+    """For the aggregator: no other one's word from before it began. What that showed is still to be read."""
+
+    def fresh(topic: str, other: int) -> bool:
+        return topic != topics.aggregator or other >= session
+
+    return fresh

@@ -1,0 +1,220 @@
+"""A signed federation in memory, on a broker that forges, alters, repeats and drops: for one test after another."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.service import AggregatorService
+from fedmq.aggregator.state import State
+from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.outbox import Outbox
+from fedmq.edge_client.runner import Job
+from fedmq.edge_client.service import ClientService, last_will
+from fedmq.edge_client.training import NumpyTrainer, Outcome
+from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.layout import Entry, Layout
+from fedmq.schemas.messages import AggregatorPresence
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.signing import AGGREGATOR, Keys, sealed
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import encode
+from fedmq.signed_link import SignedLink, in_order, of_a_device, of_the_aggregator
+from fedmq.tasks.contract import Arrays, Trained
+from fedmq.transport.link import Message, Will
+from fedmq.transport.memory import MemoryBroker
+from tests.aggregator.small_run import plain_fedbuff
+
+TOPICS = Topics("f")
+DEVICES = ("dev-1", "dev-2")
+PRIVATE = {
+    name: Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
+    for number, name in enumerate((AGGREGATOR, *DEVICES, "stranger"))
+}
+Attack = Callable[[Message], list[Message]]
+"""What the broker delivers in place of a message."""
+
+
+def keys_of(name: str) -> Keys:
+    """Of one side; everyone knows every public key, and a stranger's is none."""
+
+    def verify(author: str, content: bytes, signature: bytes) -> bool:
+        try:
+            PRIVATE[author].public_key().verify(signature, content)
+        except (InvalidSignature, KeyError):
+            return False
+        return True
+
+    return Keys(PRIVATE[name].sign, verify)
+
+
+class HostileBroker(MemoryBroker):
+    """Delivers what `attack` makes of each message, and keeps what is to be retained as it was.
+
+    Attributes:
+        seen: every message that was ever sent honestly.
+
+    """
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self.attack: Attack = lambda message: [message]
+        self.seen: list[Message] = []
+
+    def _route(self, message: Message, *, retain: bool, qos: int) -> None:
+        for one in self.attack(message) if message.payload else [message]:
+            super()._route(one, retain=retain and one is message, qos=qos)
+        if message.payload:
+            self.seen.append(message)
+
+
+class _Jobs:
+    def __init__(self) -> None:
+        self._job: Job | None = None
+
+    def start(self, job: Job) -> None:
+        self._job = job
+
+    def take(self) -> Outcome | None:
+        job, self._job = self._job, None
+        return job() if job else None
+
+
+class World:
+    """An aggregator and two devices.
+
+    Args:
+        broker: with what earlier worlds have left on it.
+        run: of this one.
+        session: of the aggregator.
+        outboxes: of the devices, from an earlier world.
+        entries: of the model.
+        max_message_bytes: what is larger goes in parts.
+
+    """
+
+    def __init__(
+        self,
+        broker: HostileBroker,
+        run: str,
+        session: int,
+        outboxes: dict[str, Outbox] | None = None,
+        entries: int = 1,
+        max_message_bytes: int = 1 << 28,
+    ) -> None:
+        self.broker = broker
+        self.outboxes = outboxes or {name: Outbox(None) for name in DEVICES}
+        self._entries = entries
+        self._most = max_message_bytes
+        self.trained = 0
+        layout = Layout.of([Entry("w", (entries,))])
+        self.core = AggregatorCore(
+            State.initial(run, layout, np.zeros(entries, np.float32)),
+            plain_fedbuff(),
+            Rules(run, layout),
+            Goal(),
+        )
+        incarnation = f"{session:032x}"
+        gone = AggregatorPresence(state="offline", run=run, incarnation=incarnation, version=0)
+        keys = keys_of(AGGREGATOR)
+        will = Will(TOPICS.aggregator, sealed(TOPICS.aggregator, encode(gone), session, keys.sign))
+        self._inner = [broker.link("aggregator", will=will, max_message_bytes=max_message_bytes)]
+        self.links = [SignedLink(self._inner[0], TOPICS, keys, session, of_the_aggregator(TOPICS, session))]
+        self.aggregator = AggregatorService(
+            link=self.links[0],
+            topics=TOPICS,
+            core=self.core,
+            publisher=Publisher(self.links[0], TOPICS, Plan(retrain_after=1.0), codec_named("float32"), interval=0.5),
+            incarnation=incarnation,
+            fence=None,
+            clock=self._clock,
+        )
+        self.links[0].on_refused = self.aggregator.refused
+        self.clients = {name: self._client(name) for name in DEVICES}
+        for link in self.links:
+            link.open()
+
+    @property
+    def accepted(self) -> int:
+        return self.core.state.accepted
+
+    @property
+    def refused(self) -> int:
+        return sum(link.refused for link in self.links)
+
+    def run(self, until: Callable[[], object], seconds: float = 300.0) -> bool:
+        """Let time pass until something holds; whether it does."""
+        end = self.broker.time.now + seconds
+        while not until() and self.broker.time.now < end:
+            for link, inner in zip(self.links, self._inner, strict=True):
+                service = self._services()[self.links.index(link)]
+                while inner.waiting:
+                    event = link.poll(0.0)
+                    if event is not None and getattr(service, "stopped", None) is None:
+                        service.handle(event)
+            self.aggregator.tick()
+            for client in self.clients.values():
+                if client.stopped is None:
+                    client.tick()
+            self.broker.time.step(min(end, self.broker.time.now + 0.25))
+        return bool(until())
+
+    def end(self) -> None:
+        """All go, without a goodbye: the broker says that."""
+        for inner in self._inner:
+            inner.die()
+
+    def nothing_is_lost(self) -> None:
+        """What holds at any moment: each update has counted once, or waits."""
+        assert self.aggregator.ended is None
+        assert [client.stopped for client in self.clients.values()] == [None] * len(DEVICES)
+        waiting = sum(len(box.pending()) for box in self.outboxes.values())
+        read = sum(client.accepted for client in self.clients.values())
+        assert sum(client.rejected for client in self.clients.values()) == 0
+        assert self.trained == read + waiting
+        assert read <= self.accepted <= self.trained
+        assert {reason for reason, count in self.core.state.rejected.items() if count} <= {"signature"}
+
+    def _services(self) -> list[AggregatorService | ClientService]:
+        return [self.aggregator, *self.clients.values()]
+
+    def _client(self, name: str) -> ClientService:
+        outbox, keys = self.outboxes[name], keys_of(name)
+        session, incarnation = outbox.begin_session(), f"{random.getrandbits(128):032x}"
+        will = last_will(TOPICS, name, incarnation)
+        will = Will(will.topic, sealed(will.topic, will.payload, session, keys.sign))
+        inner = self.broker.link(name, will=will, max_message_bytes=self._most)
+        heard = in_order(TOPICS, outbox.aggregator_session(), outbox.keep_aggregator_session)
+        link = SignedLink(inner, TOPICS, keys, session, of_a_device(TOPICS, name, session, heard))
+        self._inner.append(inner)
+        self.links.append(link)
+        service = ClientService(
+            link=link,
+            topics=TOPICS,
+            client_id=name,
+            core=ClientCore(incarnation, random.Random(name), outbox.pending()),
+            incarnation=incarnation,
+            outbox=outbox,
+            training=NumpyTrainer(self._train, "1"),
+            runner=_Jobs(),
+            fetch=Fetch(link, TOPICS, name, None, 8),
+            clock=self._clock,
+        )
+        link.on_refused = service.refused
+        return service
+
+    def _train(self, weights: Arrays, plan: Plan) -> Trained:
+        self.trained += 1
+        return Trained({"w": weights["w"] + 1}, 1)
+
+    def _clock(self) -> float:
+        return self.broker.time.now
