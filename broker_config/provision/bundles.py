@@ -9,7 +9,18 @@ from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR
 from fedmq.broker_config.provision.host_names import broker_url
 from fedmq.broker_config.provision.record import Record
 
-__all__ = ["AUTHORITY", "IDENTITY", "PASSWORD", "REVOKED", "SETTINGS", "settings_file", "settings_url"]
+__all__ = [
+    "AGGREGATOR_KEYS",
+    "AUTHORITY",
+    "DEVICE_KEYS",
+    "IDENTITY",
+    "PASSWORD",
+    "REVOKED",
+    "SETTINGS",
+    "SIGNING",
+    "settings_file",
+    "settings_url",
+]
 
 AUTHORITY = "ca.pem"
 IDENTITY = "identity.pem"
@@ -17,6 +28,10 @@ IDENTITY = "identity.pem"
 PASSWORD = "password"  # noqa: S105 -- the name of a file
 SETTINGS = "federation.toml"
 REVOKED = "revoked"
+SIGNING = "signing.pem"
+"""The private key that an account signs with; the operator has none, because it sends nothing."""
+AGGREGATOR_KEYS = "aggregator-keys"
+DEVICE_KEYS = "device-keys"
 
 _BROKER = """
 [broker]
@@ -57,6 +72,11 @@ def settings_file(record: Record, account: str) -> bytes:
         authority=AUTHORITY,
         identity=IDENTITY,
     )
+    text += f'\n[signing]\naggregator_keys_file = "{AGGREGATOR_KEYS}"\n'
+    if account != OPERATOR:
+        text += f'key_file = "{SIGNING}"\n'
+    if account in (AGGREGATOR, OPERATOR):
+        text += f'device_keys_file = "{DEVICE_KEYS}"\n'
     if account == AGGREGATOR:
         text += _REVOKED.format(revoked=REVOKED)
     return text.encode()

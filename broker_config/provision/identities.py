@@ -6,7 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fedmq.broker_config.provision.bundles import AUTHORITY, IDENTITY, PASSWORD, REVOKED, SETTINGS, settings_file
+from fedmq.broker_config.provision.bundles import (
+    AGGREGATOR_KEYS,
+    AUTHORITY,
+    DEVICE_KEYS,
+    IDENTITY,
+    PASSWORD,
+    REVOKED,
+    SETTINGS,
+    SIGNING,
+    settings_file,
+)
 from fedmq.broker_config.provision.certificates import (
     Authority,
     authority_certificate,
@@ -14,14 +24,15 @@ from fedmq.broker_config.provision.certificates import (
     new_key,
     read_identity,
 )
-from fedmq.broker_config.provision.folder import AGGREGATOR, Folder
+from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR, Folder
 from fedmq.broker_config.provision.host_names import address_of
 from fedmq.broker_config.provision.passwords import new_password
 from fedmq.broker_config.provision.private_files import read_private, write_folder, write_private
 from fedmq.broker_config.provision.record import Issued, Record
+from fedmq.broker_config.provision.signing_keys import new_signing_key, public_key, with_key
 from fedmq.schemas.errors import ConfigError
 
-__all__ = ["Renewal", "broker_identity", "bundle", "issued_in", "open_authority"]
+__all__ = ["Renewal", "broker_identity", "bundle", "issued_in", "open_authority", "signed_with"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,7 @@ def bundle(folder: Folder, record: Record, account: str, authority: Authority, r
     password, because the old one is known to nobody but its device.
     """
     place = folder.bundle(account)
-    contents = {name: read_private(place / name) for name in (AUTHORITY, IDENTITY, PASSWORD, SETTINGS)}
+    contents = {name: read_private(place / name) for name in (AUTHORITY, IDENTITY, PASSWORD, SETTINGS, SIGNING)}
     issued = record.accounts[account].issued
     identity = contents[IDENTITY]
     if identity is None:
@@ -119,15 +130,26 @@ def bundle(folder: Folder, record: Record, account: str, authority: Authority, r
         PASSWORD: lambda: new_password().encode() + b"\n",
         SETTINGS: lambda: settings_file(record, account),
     }
-    anew = {AUTHORITY} | ({IDENTITY} if new else set())
+    if account != OPERATOR:
+        makers[SIGNING] = new_signing_key
+    anew = {AUTHORITY} | ({IDENTITY, SIGNING} if new else set())
     files = {name: make() if name in anew or (old := contents[name]) is None else old for name, make in makers.items()}
+    own = files[SIGNING] if account == AGGREGATOR else None
+    files[AGGREGATOR_KEYS] = _aggregator_keys(folder, record, own)
     if not place.exists():
-        # The aggregator's settings name a list, which has to be there from the beginning.
-        write_folder(place, files | ({REVOKED: b""} if account == AGGREGATOR else {}))
+        # Its settings name these files, which have to be there from the beginning.
+        empty = {AGGREGATOR: (REVOKED, DEVICE_KEYS), OPERATOR: (DEVICE_KEYS,)}.get(account, ())
+        write_folder(place, files | dict.fromkeys(empty, b""))
         return True
+    if own is not None and own != contents[SIGNING]:
+        # Everybody trusts a key before it is used, whenever this is cut off.
+        for other in record.active:
+            path = folder.bundle(other) / AGGREGATOR_KEYS
+            if path.exists():
+                write_private(path, files[AGGREGATOR_KEYS])
     # The password before the certificate: a bundle is whole once it has a certificate.
-    order = (AUTHORITY, PASSWORD, SETTINGS, IDENTITY)
-    changed = [write_private(place / name, files[name]) for name in order]
+    order = (AUTHORITY, PASSWORD, AGGREGATOR_KEYS, SIGNING, SETTINGS, IDENTITY)
+    changed = [write_private(place / name, files[name]) for name in order if name in files]
     return any(changed)
 
 
@@ -139,6 +161,20 @@ def issued_in(folder: Folder, account: str) -> Issued | None:
         return None
     identity = read_identity(content, path)
     return Issued(serial=f"{identity.serial:x}", until=identity.until)
+
+
+def signed_with(folder: Folder, account: str) -> str | None:
+    """The public key of the signing key in an account's bundle, None if there is none."""
+    path = folder.bundle(account) / SIGNING
+    content = read_private(path)
+    return None if content is None else public_key(content, path)
+
+
+def _aggregator_keys(folder: Folder, record: Record, own: bytes | None) -> bytes:
+    """The file of the keys that the aggregator's messages may be signed with, with the one that it has now."""
+    path = folder.bundle(AGGREGATOR) / SIGNING
+    newest = signed_with(folder, AGGREGATOR) if own is None else public_key(own, path)
+    return "".join(f"{key}\n" for key in with_key(record.accounts[AGGREGATOR].signing, newest)).encode()
 
 
 def _canonical(host: str) -> str:

@@ -12,19 +12,37 @@ from datetime import datetime
 from pathlib import Path
 
 from fedmq.broker_config.provision.broker_files import write_broker_files
-from fedmq.broker_config.provision.bundles import AUTHORITY, IDENTITY, PASSWORD, REVOKED, SETTINGS, settings_url
+from fedmq.broker_config.provision.bundles import (
+    AGGREGATOR_KEYS,
+    AUTHORITY,
+    DEVICE_KEYS,
+    IDENTITY,
+    PASSWORD,
+    REVOKED,
+    SETTINGS,
+    SIGNING,
+    settings_url,
+)
 from fedmq.broker_config.provision.certificates import read_identity
 from fedmq.broker_config.provision.decisions import Request, decided
-from fedmq.broker_config.provision.folder import Folder
+from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR, Folder
 from fedmq.broker_config.provision.host_names import broker_url
-from fedmq.broker_config.provision.identities import Renewal, broker_identity, bundle, issued_in, open_authority
+from fedmq.broker_config.provision.identities import (
+    Renewal,
+    broker_identity,
+    bundle,
+    issued_in,
+    open_authority,
+    signed_with,
+)
 from fedmq.broker_config.provision.private_files import alone_in, close_up, read_private, remove_files, write_private
 from fedmq.broker_config.provision.record import Record, read_record, write_record
+from fedmq.broker_config.provision.signing_keys import with_key
 from fedmq.schemas.errors import ConfigError
 
 __all__ = ["Outcome", "note_cleared", "provision"]
 
-_OURS = (IDENTITY, PASSWORD, AUTHORITY, SETTINGS)
+_OURS = (IDENTITY, PASSWORD, AUTHORITY, SETTINGS, SIGNING, AGGREGATOR_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +159,23 @@ def _with_issued(folder: Folder, record: Record, names: Iterable[str], now: date
         issued = tuple(old for old in account.issued if old.until > now or old == account.issued[-1])
         if one is not None and one.serial not in {old.serial for old in issued}:
             issued = (*issued, one)
-        changed[name] = account.model_copy(update={"issued": issued})
+        changed[name] = account.model_copy(
+            update={"issued": issued, "signing": with_key(account.signing, signed_with(folder, name))}
+        )
     return record.with_accounts(changed)
 
 
 def _tell_aggregator(folder: Folder, record: Record) -> None:
-    """The list that the aggregator's settings name as `revoked_file`: an id in each line."""
+    """The lists that the aggregator's settings name: who is out, and the devices' public keys.
+
+    The keys of who is out are among them: so it is told that it is, and no one else in its name.
+    """
     write_private(folder.revoked, "".join(f"{name}\n" for name in sorted(record.revoked)).encode())
+    devices = [(name, one) for name, one in record.accounts.items() if name not in (AGGREGATOR, OPERATOR)]
+    keys = "".join(f"{name} {key}\n" for name, account in devices for key in account.signing).encode()
+    for name in (AGGREGATOR, OPERATOR):
+        if folder.bundle(name).is_dir():
+            write_private(folder.bundle(name) / DEVICE_KEYS, keys)
 
 
 def _private(folder: Folder, record: Record) -> Iterator[Path]:
@@ -158,7 +186,7 @@ def _private(folder: Folder, record: Record) -> Iterator[Path]:
         yield from (path for path in place.glob("*") if path.is_file())
     for name in record.active:
         yield folder.bundle(name)
-        yield from (folder.bundle(name) / file for file in (*_OURS, REVOKED))
+        yield from (folder.bundle(name) / file for file in (*_OURS, REVOKED, DEVICE_KEYS))
 
 
 def _is_elsewhere(folder: Folder, record: Record, account: str) -> bool:

@@ -43,6 +43,7 @@ class Account(BaseModel):
 
     Attributes:
         issued: its certificates that have not ended yet; none until its bundle is made.
+        signing: public keys that its messages may be signed with, 64 hex digits each, the newest last.
         revoked: it is out, for good.
         cleared: when it was revoked, the status that it left on the broker was removed.
 
@@ -51,6 +52,7 @@ class Account(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     issued: tuple[Issued, ...] = ()
+    signing: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     revoked: bool = False
     cleared: bool = False
 

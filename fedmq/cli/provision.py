@@ -116,6 +116,12 @@ def _summary(out: Path, outcome: Outcome) -> list[str]:
         lines.append("nothing to do: everything is as it should be")
     if outcome.bundles:
         lines.append(f"made or renewed: {_some(outcome.bundles)}; each folder goes to its machine, and to no other")
+    if "aggregator" in outcome.bundles and not outcome.new:
+        lines.append(
+            f"take {out}/operator/aggregator-keys to every device first, then the aggregator's folder to its machine"
+        )
+    if not outcome.new and (outcome.bundles or outcome.revoked):
+        lines.append(f"{out}/aggregator/device-keys goes to the aggregator's machine; it is read without a restart")
     if outcome.revoked:
         lines.append(f"revoked: {_some(outcome.revoked)}; take {out}/aggregator/revoked to the aggregator's machine")
     if outcome.broker and not outcome.new:

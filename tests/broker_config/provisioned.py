@@ -12,7 +12,9 @@ import pytest
 
 from fedmq.broker_config.provision.passwords import read_password_file, verifies
 from fedmq.cli import main
+from fedmq.keys import aggregator_keys, device_keys, watch_keys
 from fedmq.settings import load_settings
+from fedmq.signing_settings import SigningSettings
 
 __all__ = ["Provision", "bundles", "check_bundles", "content", "secrets_in"]
 
@@ -80,9 +82,26 @@ def check_bundles(root: Path) -> None:
         context = ssl.create_default_context(cafile=str(settings.broker.ca_file))
         assert settings.broker.cert_file is not None
         context.load_cert_chain(settings.broker.cert_file, settings.broker.key_file)  # which looks if they fit
+        if name == "operator":
+            assert watch_keys(settings.signing) is not None
+        elif name == "aggregator":
+            assert aggregator_keys(settings.signing) is not None
+        else:
+            _check_signatures(root, name, settings.signing)
         password = settings.broker.read_password()
         assert password is not None
         assert verifies(lines[f"f.{name}"], password)
+
+
+def _check_signatures(root: Path, name: str, signing: SigningSettings) -> None:
+    """What the aggregator signs now is believed by this device, and the device by an aggregator of the next run."""
+    device = device_keys(signing, name)
+    ours = load_settings(root / "aggregator" / "federation.toml", environment={}).signing
+    aggregator = aggregator_keys(ours)
+    assert device is not None
+    assert aggregator is not None
+    assert device.verify("aggregator", b"content", aggregator.sign(b"content"))
+    assert not device.verify("aggregator", b"content", device.sign(b"content"))
 
 
 def secrets_in(root: Path) -> set[str]:

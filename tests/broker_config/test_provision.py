@@ -37,7 +37,9 @@ def test_it_makes_everything_and_says_what_to_run_next(provision: Provision) -> 
             for bundle in ("aggregator", "operator", "devices/dev-1", "devices/dev-2")
             for name in ("federation.toml", "password", "identity.pem", "ca.pem")
         ),
-        "aggregator/revoked",
+        *(f"{bundle}/signing.pem" for bundle in ("aggregator", "devices/dev-1", "devices/dev-2")),
+        *(f"{bundle}/aggregator-keys" for bundle in ("aggregator", "operator", "devices/dev-1", "devices/dev-2")),
+        *("aggregator/device-keys", "operator/device-keys", "aggregator/revoked"),
     }
     check_bundles(provision.root)
     assert f"fedmq broker --secure {provision.root}\n" in said
@@ -54,6 +56,7 @@ def test_a_bundle_is_small_and_holds_nothing_of_anybody_else(provision: Provisio
         key = files["identity.pem"].partition(b"-----END PRIVATE KEY")[0]
         holdings[name] = {key.decode(), files["password"].decode()}
         others = {other for other, _ in bundles(provision.root)} - {name}
+        files.pop("device-keys", None)  # names and public keys, which are no secret
         assert not any(other.encode() in text for other in others - {"aggregator"} for text in files.values())
     every = [secret for secrets in holdings.values() for secret in secrets]
     assert len(every) == len(set(every))
@@ -123,7 +126,9 @@ def test_an_added_device_changes_nobody_elses_files(provision: Provision) -> Non
     assert "changed for the broker: passwords, rules;" in said
     after = content(provision.root)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"provision.json", "broker/passwords", "broker/rules"}
+    assert changed == {
+        *("provision.json", "broker/passwords", "broker/rules", "aggregator/device-keys", "operator/device-keys"),
+    }
     assert before["broker/passwords"].splitlines()[1] in after["broker/passwords"].splitlines()
     check_bundles(provision.root)
 
@@ -165,7 +170,8 @@ def test_renewing_is_for_what_is_due_or_named_or_all(provision: Provision) -> No
         check_bundles(provision.root)
         after = content(provision.root)
         changed = {name for name in after if before.get(name) != after[name]} - {"provision.json"}
-        assert {name.rpartition("/")[2] for name in changed} <= {"identity.pem"}
+        changed = {name for name in changed if not name.endswith("-keys")}  # everybody learns of a new key
+        assert {name.rpartition("/")[2] for name in changed} <= {"identity.pem", "signing.pem"}
         return {Path(name).parent.name for name in changed}
 
     provision.begin("dev-1", "dev-2", options=("--device-days", "90", "--server-days", "65"))

@@ -97,7 +97,9 @@ def check_bundles_there(root: Path) -> None:
     new = root / "devices" / "dev-3"
     if new.exists():
         # It has its name only when it is whole.
-        assert set(content(new)) == {"ca.pem", "federation.toml", "identity.pem", "password"}
+        assert set(content(new)) == {
+            *("ca.pem", "federation.toml", "identity.pem", "password", "signing.pem", "aggregator-keys"),
+        }
     aside = root.with_name("aside")
     aside.mkdir()
     for name in ("dev-2", "dev-3"):
