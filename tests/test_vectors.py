@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError
@@ -181,3 +182,23 @@ def test_what_is_compressed_reads_as_the_page_says(codec: str) -> None:
     expected = plain.decoded(vector, BLOCKS, ENCODING)
     assert smaller.decode(encoded, BLOCKS).tobytes() == expected.tobytes()
     assert page_codecs.decode(f"{codec}-zstd", bytes(encoded), 300, 1) == expected.tolist()
+
+
+@pytest.mark.parametrize("row", read("signatures.json")["messages"], ids=lambda row: row["topic"])
+def test_signatures_are_what_the_page_says(row: dict[str, Any]) -> None:
+    payload = bytes.fromhex(row["payload"])
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(payload)
+    header, end = unpacker.unpack(), unpacker.tell()
+    assert list(header)[-2:] == ["session", "signature"]
+    assert header["session"] == row["session"]
+    assert payload[end - 93 : end - 84] == bytes.fromhex("a773657373696f6ecf")
+    assert payload[end - 76 : end - 64] == bytes.fromhex("a97369676e6174757265c440")
+    topic, body = row["topic"].encode(), payload[end:]
+    content = b"fedmq-signed-1\0" + topic + b"\0" + payload[: end - 64] + hashlib.sha256(body).digest()
+    assert content.hex() == row["signed"]
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(read("signatures.json")["public"]))
+    public.verify(header["signature"], content)
+    unsigned, unsigned_body = page_read(bytes.fromhex(row["unsigned"]))
+    assert {**unsigned, "session": header["session"], "signature": header["signature"]} == header
+    assert unsigned_body == body

@@ -12,6 +12,7 @@ from fedmq.schemas.codecs import CODECS, Encoding
 from fedmq.schemas.layout import Entry, Layout
 from tests.vectors.headers import refused, taken
 from tests.vectors.session import SMALL, session
+from tests.vectors.signatures import signatures
 
 FOLDER = Path(__file__).parent
 
@@ -55,6 +56,7 @@ def vectors() -> dict[str, Any]:
     """Every file's content, by name."""
     return {
         "messages.json": session(),
+        "signatures.json": signatures(_one_of_each_kind()),
         "headers.json": {"taken": taken(), "refused": refused()},
         "layouts.json": _layouts(),
         "codecs.json": _codecs(),
@@ -64,6 +66,11 @@ def vectors() -> dict[str, Any]:
 def rendered(content: Any) -> str:
     """As it stands in the file."""
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _one_of_each_kind() -> list[dict[str, Any]]:
+    messages = session()
+    return list({message["message"]["kind"]: message for message in reversed(messages)}.values())
 
 
 def _layouts() -> list[dict[str, Any]]:
