@@ -68,6 +68,11 @@ class Watch:
         """Topics that something has been heard on."""
         return len(self.clients) + (self.aggregator is not None) + (self.progress is not None)
 
+    @property
+    def refused(self) -> int:
+        """Messages that were not signed by whose they should be; 0 without keys."""
+        return self._signed.refused if self._signed is not None else 0
+
     def ask(self, *client_ids: str) -> None:
         """Hear these clients by their exact topics: some brokers keep nothing retained for a filter with `+`."""
         new = [client_id for client_id in client_ids if client_id not in self._asked]
@@ -110,11 +115,10 @@ class Watch:
         clients = {name: status.model_dump() for name, status in sorted(self.clients.items())}
         if client_id is not None:
             return json.dumps(clients.get(client_id))
-        refused = self._signed.refused if self._signed is not None else None
         run = {"aggregator": self.aggregator, "progress": self.progress}
         return json.dumps(
             {key: value.model_dump() if value else None for key, value in run.items()}
-            | {"clients": clients, "refused": refused}
+            | {"clients": clients, "refused": self.refused}
         )
 
     def describe(self, client_id: str | None = None) -> str:
@@ -124,8 +128,8 @@ class Watch:
             fields = status.model_dump(exclude={"protocol", "kind", "client_id"}) if status else {}
             return "\n".join([client_id, *(f"  {key:<15} {value}" for key, value in fields.items())]) if status else ""
         lines = []
-        if self._signed is not None and self._signed.refused:
-            lines.append(f"{self._signed.refused} messages are not signed by whose they should be, and are not shown")
+        if self.refused:
+            lines.append(f"{self.refused} messages are not signed by whose they should be, and are not shown")
         if self.aggregator is not None:
             lines.append(f"aggregator {self.aggregator.state}, run {self.aggregator.run}")
             if self.aggregator.detail:

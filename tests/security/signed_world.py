@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
@@ -13,6 +14,7 @@ from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.service import AggregatorService
 from fedmq.aggregator.state import State
 from fedmq.edge_client.core import ClientCore
@@ -99,6 +101,7 @@ class World:
         outboxes: of the devices, from an earlier world.
         entries: of the model.
         max_message_bytes: what is larger goes in parts.
+        revoked: the list of devices that are out.
 
     """
 
@@ -110,6 +113,7 @@ class World:
         outboxes: dict[str, Outbox] | None = None,
         entries: int = 1,
         max_message_bytes: int = 1 << 28,
+        revoked: Path | None = None,
     ) -> None:
         self.broker = broker
         self.outboxes = outboxes or {name: Outbox(None) for name in DEVICES}
@@ -135,7 +139,7 @@ class World:
             core=self.core,
             publisher=Publisher(self.links[0], TOPICS, Plan(retrain_after=1.0), codec_named("float32"), interval=0.5),
             incarnation=incarnation,
-            fence=None,
+            revoked=Revoked(revoked),
             clock=self._clock,
         )
         self.links[0].on_refused = self.aggregator.refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -141,6 +142,25 @@ def test_a_forged_receipt_deletes_nothing_and_a_forged_end_ends_nobody() -> None
     assert world.run(lambda: world.accepted >= 20)
     world.nothing_is_lost()
     assert world.refused >= 50
+
+
+def test_what_a_revoked_device_offers_is_refused_from_the_moment_that_it_is_listed(tmp_path: Path) -> None:
+    listed = tmp_path / "revoked"
+    listed.write_text("")
+    world = World(HostileBroker(), RUN, 1, revoked=listed)
+    one, two = (world.clients[name] for name in DEVICES)
+    assert world.run(lambda: one.accepted >= 2 and two.accepted >= 2)
+    listed.write_text("dev-2\n")
+    assert world.run(lambda: two.rejected >= 1)
+    counted = two.accepted
+    goal = one.accepted + 5
+    assert world.run(lambda: one.accepted >= goal)
+    assert (two.accepted, one.rejected) == (counted, 0)
+    assert world.core.state.rejected["revoked"] >= 1
+    listed.unlink()  # whoever was out is so still
+    refused = two.rejected
+    assert world.run(lambda: two.rejected > refused)
+    assert two.accepted == counted
 
 
 def test_a_signature_covers_every_byte_and_the_topic() -> None:

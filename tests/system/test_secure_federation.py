@@ -181,3 +181,21 @@ def test_a_configuration_without_an_own_folder_is_found_by_its_broker_folder(sec
     broker.says("mosquitto at mqtts://127.0.0.1:")
     broker.terminate()
     assert broker.ends() == 0
+
+
+def test_keys_change_while_all_work_and_everything_heard_is_signed(at_work: tuple[Secure, Watch]) -> None:
+    secure, watch = at_work
+    aggregator = secure.programs[-3]
+    both = ("dev-1", "dev-2")
+    watched(watch, lambda: all(accepted(watch, each) >= 1 for each in both), "updates of both", secure)
+    bundles = [secure.root / name for name in ("aggregator", "devices/dev-1")]
+    before = [(bundle / "signing.pem").read_bytes() for bundle in bundles]
+    secure.provision("--renew", "aggregator", "dev-1")
+    assert all((bundle / "signing.pem").read_bytes() != old for bundle, old in zip(bundles, before, strict=True))
+    goals = {each: accepted(watch, each) + 5 for each in both}
+    watched(watch, lambda: all(accepted(watch, each) >= goals[each] for each in both), "more of both", secure)
+    assert "keys read again" in aggregator.log
+    assert all(program.running for program in secure.programs[-4:-1])
+    assert watch.refused == 0
+    assert watch.progress is not None
+    assert "signature" not in watch.progress.rejected
