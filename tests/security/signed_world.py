@@ -19,10 +19,11 @@ from fedmq.aggregator.service import AggregatorService
 from fedmq.aggregator.state import State
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.job import Made
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService, last_will
-from fedmq.edge_client.training import NumpyTrainer, Outcome
+from fedmq.edge_client.training import NumpyTrainer
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.layout import Entry, Layout
 from fedmq.schemas.messages import AggregatorPresence
@@ -86,7 +87,7 @@ class _Jobs:
     def start(self, job: Job) -> None:
         self._job = job
 
-    def take(self) -> Outcome | None:
+    def take(self) -> Made | None:
         job, self._job = self._job, None
         return job() if job else None
 
