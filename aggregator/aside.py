@@ -21,18 +21,17 @@ class Aside(Generic[T]):
         name: of the thread.
         done: called in it at the end, to wake the service.
 
+    Attributes:
+        busy: it works, or what came of it has not been taken.
+
     """
 
     def __init__(self, name: str, done: Callable[[], None]) -> None:
         self._name = name
         self._done = done
+        self.busy = False
         self._thread: threading.Thread | None = None
         self._result: list[T | Exception] = []
-
-    @property
-    def busy(self) -> bool:
-        """Whether it works, or what came of it has not been taken."""
-        return self._thread is not None
 
     @property
     def ready(self) -> bool:
@@ -41,9 +40,10 @@ class Aside(Generic[T]):
 
     def start(self, work: Callable[[], T]) -> None:
         """Begin; what came of the work before must have been taken."""
-        assert self._thread is None
+        assert not self.busy
         # A daemon: a process that is told to stop does not wait for it.
         self._thread = threading.Thread(target=self._run, args=(work,), name=self._name, daemon=True)
+        self.busy = True
         self._thread.start()
 
     def take(self, timeout: float = 0.0) -> T | Exception | None:
@@ -55,7 +55,7 @@ class Aside(Generic[T]):
         if not self._result:
             return None
         self._thread.join()  # in a moment; it has let go of what it worked with then
-        self._thread = None
+        self._thread, self.busy = None, False
         return self._result.pop()
 
     def _run(self, work: Callable[[], T]) -> None:

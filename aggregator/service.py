@@ -396,11 +396,11 @@ class AggregatorService:
             answer: Answer = core.judge(client_id, offer, body, now, digest=digest)
         except Exception as error:
             answer = error
-        self._verdict(client_id, offer, answer, judged)
+        self._verdict(client_id, offer, answer, judged, now)
 
-    def _verdict(self, client_id: str, offer: Offer, answer: Answer, judged: int) -> None:
+    def _verdict(self, client_id: str, offer: Offer, answer: Answer, judged: int, now: float) -> None:
         """What judging has come to; `judged` is how many verdicts the core had given before."""
-        now, core, commits = self.now(), self._core, self._commits
+        core, commits = self._core, self._commits
         if isinstance(answer, Exception):
             # Ours, not the sender's; but an update that breaks us must not come back for ever.
             log.error("judging failed client=%s sequence=%d", client_id, offer.update.sequence, exc_info=answer)
@@ -460,7 +460,7 @@ class AggregatorService:
         if done is not None and isinstance(done.answer, StoreError):
             self._no_room(done.client_id, done.offer.update, done.answer)
         elif done is not None:
-            self._verdict(done.client_id, done.offer, done.answer, done.before)
+            self._verdict(done.client_id, done.offer, done.answer, done.before, self.now())
         statuses, self._statuses = self._statuses, []
         for message in statuses:
             self._received(message)

@@ -113,13 +113,15 @@ def of_parameters(
 
 def joined(pieces: Iterable[Vector], size: int) -> Vector:
     """One vector, float32 [size], of its pieces; not copied if it is one piece."""
-    vector, start = np.empty(size, np.float32), 0
+    vector: Vector | None = None
+    start = 0
     for piece in pieces:
         if len(piece) == size:
             return piece
+        vector = np.empty(size, np.float32) if vector is None else vector
         vector[start : start + len(piece)] = piece
         start += len(piece)
-    return vector
+    return np.empty(size, np.float32) if vector is None else vector
 
 
 def require_size(name: str, data: Span, expected: int) -> None:
