@@ -53,6 +53,7 @@ class AggregatorSettings(BaseModel):
     sample_weights: bool | None = None
     momentum: float | None = None
     flush_timer: bool | None = None
+    one_per_client: bool | None = Field(None, description="a client's second update waits for the next buffer")
     alpha: float | None = None
     clients: int | None = None
     over_selection: float | None = None

@@ -14,11 +14,12 @@ from fedmq.aggregator.buffer import Folded, step
 from fedmq.aggregator.cohort import CohortState
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged, short
+from fedmq.aggregator.slots import UNKNOWN_SECONDS, seconds_until_a_slot, taken
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.strategies.strategy import Arrival, Strategy
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Vector
-from fedmq.schemas.messages import Metrics, Missing, Offer
+from fedmq.schemas.messages import Later, Metrics, Missing, Offer
 
 __all__ = ["HELD_BASES", "AggregatorCore"]
 
@@ -55,8 +56,10 @@ class AggregatorCore:
 
     def judge(
         self, client_id: str, offer: Offer, body: memoryview, now: float, *, digest: str | None = None
-    ) -> Judged | Missing:
+    ) -> Judged | Missing | Later:
         """The verdict on an offer from this client's topic, the same however often it is asked for.
+
+        Or what it takes to have one: the bytes, or a slot in the buffer. Neither leaves a trace.
 
         Args:
             client_id: whose topic it came on.
@@ -77,6 +80,9 @@ class AggregatorCore:
             return known
         try:
             self._admit_header(client_id, offer)
+            if self.strategy.one_per_client and taken(self.state.buffer, client_id):
+                seconds = seconds_until_a_slot(self.state.buffer, self.state.tempo, self._timer(), now)
+                return Later(update=offer.update, reason="slot", seconds=seconds)
             if not body and offer.size:
                 return Missing(update=offer.update, ranges=((0, offer.size),))
             judged = self._accept(client_id, offer, body, digest, now)
@@ -195,8 +201,13 @@ class AggregatorCore:
             self.cohort.freeze(self.strategy.cohort, self._delivered(), now)
 
     def _timer(self) -> float | None:
-        opened, after = self.state.buffer.opened, self.state.tempo.flush_after()
-        return opened + after if self.strategy.timed and opened is not None and after is not None else None
+        opened = self.state.buffer.opened
+        if not self.strategy.timed or opened is None:
+            return None
+        after = self.state.tempo.flush_after()
+        if after is None and self.strategy.one_per_client:
+            after = UNKNOWN_SECONDS
+        return None if after is None else opened + after
 
     def _close_if_due(self, now: float) -> None:
         buffer = self.state.buffer

@@ -406,6 +406,9 @@ class AggregatorService:
             log.error("judging failed client=%s sequence=%d", client_id, offer.update.sequence, exc_info=answer)
             refusal = ProtocolError("internal", f"the aggregator failed: {type(answer).__name__}")
             answer = core.refuse(client_id, offer, refusal)
+        if isinstance(answer, Later):  # its bytes stay where they are, spooled ones too
+            self._reply(client_id, answer)
+            return
         if isinstance(answer, Missing):
             self._ask(client_id, offer, answer, now)
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from fedmq.aggregator.staleness import Staleness, polynomial
-from fedmq.aggregator.strategies.strategy import Arrival, Batch, Rates, Strategy, require, sample_factor
+from fedmq.aggregator.strategies.strategy import Arrival, Batch, Rates, Strategy, require, require_slots, sample_factor
 
 __all__ = ["fedbuff"]
 
@@ -24,6 +24,7 @@ def fedbuff(
     sample_weights: bool = False,
     momentum: float = 0.0,
     flush_timer: bool = True,
+    one_per_client: bool = False,
 ) -> Strategy:
     """FedBuff, the default strategy.
 
@@ -45,6 +46,7 @@ def fedbuff(
         sample_weights: weigh updates by their samples too, capped at 10 x the running median.
         momentum: of the server.
         flush_timer: do not wait for K longer than twice the usual.
+        one_per_client: a buffer takes one update of each client; its next one waits. Needs the flush timer.
 
     Raises:
         ConfigError: a number out of its range.
@@ -57,6 +59,7 @@ def fedbuff(
     require("fedbuff", "statistics_rate", statistics_rate, 0 <= statistics_rate <= 1, "0 to 1")
     require("fedbuff", "reference_staleness", reference_staleness, reference_staleness >= 0, "at least 0")
     require("fedbuff", "momentum", momentum, 0 <= momentum < 1, "0 up to but not 1")
+    require_slots("fedbuff", one_per_client, flush_timer)
 
     def weigh(arrival: Arrival) -> tuple[float, float]:
         mass = sample_factor(arrival) if sample_weights else 1.0
@@ -73,4 +76,4 @@ def fedbuff(
         part = damping[normalisation](batch) * min(1.0, batch.count / batch.size)
         return Rates(server_learning_rate * part / batch.weight, statistics_rate * part, part)
 
-    return Strategy("fedbuff", weigh, rates, buffer_size, momentum, timed=flush_timer)
+    return Strategy("fedbuff", weigh, rates, buffer_size, momentum, timed=flush_timer, one_per_client=one_per_client)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fedmq.schemas.errors import ConfigError
 
-__all__ = ["Arrival", "Batch", "Cohort", "Rates", "Strategy", "require", "sample_factor"]
+__all__ = ["Arrival", "Batch", "Cohort", "Rates", "Strategy", "require", "require_slots", "sample_factor"]
 
 
 class Arrival(NamedTuple):
@@ -94,6 +94,7 @@ class Strategy:
             The aggregator has to hold x_base then.
         timed: flush a buffer that has waited for twice the time that K updates usually take.
         cohort: for a synchronous strategy; then K is the cohort's.
+        one_per_client: a client's second update waits until the buffer with its first has become a version.
 
     """
 
@@ -105,6 +106,7 @@ class Strategy:
     mixes: bool = False
     timed: bool = False
     cohort: Cohort | None = None
+    one_per_client: bool = False
 
 
 def sample_factor(arrival: Arrival) -> float:
@@ -113,6 +115,19 @@ def sample_factor(arrival: Arrival) -> float:
     The first update of a run has no median before it and is not capped: such a claim in it owns the first version.
     """
     return min(float(arrival.num_samples), 10.0 * arrival.median_samples)
+
+
+def require_slots(strategy: str, one_per_client: bool, flush_timer: bool) -> None:
+    """Refuse slots without a timer: fewer clients than K could never fill a buffer.
+
+    Raises:
+        ConfigError: one_per_client without flush_timer.
+
+    """
+    if one_per_client and not flush_timer:
+        raise ConfigError(
+            f"strategy {strategy!r}: one_per_client needs flush_timer, or fewer clients than buffer_size wait for ever"
+        )
 
 
 def require(strategy: str, key: str, value: float, holds: bool, expected: str) -> None:

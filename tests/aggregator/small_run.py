@@ -17,7 +17,7 @@ from fedmq.aggregator.state import State
 from fedmq.aggregator.strategies import Strategy, fedbuff
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.layout import Entry, Layout, Vector
-from fedmq.schemas.messages import Missing, Offer, UpdateId
+from fedmq.schemas.messages import Later, Missing, Offer, UpdateId
 
 RUN = "0" * 31 + "1"
 
@@ -110,7 +110,7 @@ class SmallRun:
 
     def judge(
         self, client_id: str, values: Sequence[float] | Vector, *, now: float | None = None, **other: Any
-    ) -> Judged | Missing:
+    ) -> Judged | Missing | Later:
         """Offer an update of the present version, or of `base_version`; at `now`, or a second after the one before."""
         self.seconds = self.seconds + 1 if now is None else now
         fields = {"base_version": self.state.version, "sequence": self._sequences[client_id]} | other

@@ -13,12 +13,12 @@ from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.strategies import STRATEGIES, fedasync, fedavg
 from fedmq.schemas.errors import ProtocolError
-from fedmq.schemas.messages import Evaluation, Missing
+from fedmq.schemas.messages import Evaluation, Later, Missing
 from tests.aggregator.small_run import SmallRun, offer_of, outbox, plain_fedbuff
 from tests.generators import unhurried
 
 
-def reason(answer: Judged | Missing) -> str | None:
+def reason(answer: Judged | Missing | Later) -> str | None:
     assert isinstance(answer, Judged)
     return answer.reason
 
@@ -263,6 +263,7 @@ def test_in_any_order_with_any_repetition_an_update_is_in_one_version_if_accepte
         offer, body = offer_of([value], run.layout, client_id=client_id, sequence=sequence, base_version=0)
         answer = run.core.judge(client_id, offer, body if with_body else memoryview(b""), now)
         run.core.tick(now)
+        assert not isinstance(answer, Later)
         if isinstance(answer, Missing):
             assert (client_id, sequence) not in verdicts
         else:

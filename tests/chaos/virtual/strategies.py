@@ -11,4 +11,7 @@ __all__ = ["STRATEGIES"]
 STRATEGIES: dict[str, Strategy] = {
     "fedasync_delta": fedasync_delta(staleness=constant(), alpha=1.0),
     "fedbuff": fedbuff(staleness=constant(), buffer_size=4, server_learning_rate=4.0, normalisation="paper"),
+    "slots": fedbuff(
+        staleness=constant(), buffer_size=2, server_learning_rate=2.0, normalisation="paper", one_per_client=True
+    ),
 }
