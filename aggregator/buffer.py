@@ -17,7 +17,13 @@ __all__ = ["Buffer", "Folded", "step"]
 
 @dataclass(slots=True)  # not frozen: one is made for each update, and that takes twice as long
 class Folded:
-    """An update that is in the buffer: whose, which, and how stale and heavy it was. The history keeps these."""
+    """An update that is in the buffer. The history keeps these.
+
+    Attributes:
+        weight: how heavy it was when it came in, at its staleness.
+        scale: what its delta was multiplied by before that, to be no longer than the bound on norms.
+
+    """
 
     client_id: str
     update: UpdateId
@@ -25,6 +31,7 @@ class Folded:
     staleness: int
     weight: float
     num_samples: int
+    scale: float = 1.0
 
 
 @dataclass(slots=True)

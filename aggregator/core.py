@@ -11,7 +11,9 @@ import numpy as np
 
 from fedmq.aggregator.admission import Rules, admit_body, admit_header
 from fedmq.aggregator.buffer import Folded, step
+from fedmq.aggregator.clipping import norm, scaled
 from fedmq.aggregator.cohort import CohortState
+from fedmq.aggregator.folding import whole
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged, short
 from fedmq.aggregator.slots import UNKNOWN_SECONDS, seconds_until_a_slot, taken
@@ -165,7 +167,12 @@ class AggregatorCore:
         pieces = admit_body(offer, body, self.rules, digest)
         staleness = state.version - base
         weight, mass = strategy.weigh(Arrival(staleness, samples, tempo.median_samples()))
-        folded = Folded(client_id, update, base, staleness, weight, samples)
+        scale = 1.0
+        if strategy.clip is not None:
+            vector = whole(pieces, state.layout.size)
+            scale = state.norms.scale(strategy.clip, client_id, norm(vector[: state.layout.parameter_size]))
+            pieces = [(0, scaled(vector, scale, state.layout.parameter_size))]
+        folded = Folded(client_id, update, base, staleness, weight, samples, scale)
         state.buffer.fold_pieces(pieces, folded, mass, now)
         if strategy.mixes:  # y - x = D + x_base - x
             size = state.layout.parameter_size

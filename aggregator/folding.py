@@ -6,11 +6,13 @@ cache between its multiplication and its addition: about twice as fast as `total
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from fedmq.schemas.layout import Vector
 
-__all__ = ["BLOCK", "LARGEST", "add_scaled", "is_bounded", "scale_and_add"]
+__all__ = ["BLOCK", "LARGEST", "add_scaled", "is_bounded", "scale_and_add", "whole"]
 
 BLOCK = 64 * 1024
 """Elements that are worked on at a time."""
@@ -19,6 +21,19 @@ LARGEST = 1e15
 """What an update may hold: so many of them, weighted by samples, still sum to a finite float32. Weights are near 1."""
 
 _SURELY_BOUNDED = 1e29  # a sum of squares: no element is beyond 3.2e14 then, with room for whatever rounding adds
+
+
+def whole(pieces: Iterable[tuple[int, Vector]], size: int) -> Vector:
+    """The vector of this size that the pieces make; not a copy if it comes in one."""
+    vector: Vector | None = None
+    for start, piece in pieces:
+        if len(piece) == size:
+            return piece
+        if vector is None:
+            vector = np.empty(size, np.float32)
+        vector[start : start + len(piece)] = piece
+    assert vector is not None
+    return vector
 
 
 def add_scaled(total: Vector, weight: float, vector: Vector) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fedmq.aggregator.buffer import Buffer, Folded
+from fedmq.aggregator.clipping import Norms
 from fedmq.aggregator.ledger import Ledger
 from fedmq.aggregator.scores import Scores
 from fedmq.aggregator.tempo import Tempo
@@ -70,6 +71,7 @@ class State:
         ledger: verdicts.
         tempo: buffer size, timer and what they follow.
         scores: what devices measured.
+        norms: of updates, if a bound follows them.
         bases: for strategies that mix: version -> weights as devices received them, the last few.
         accepted, rejected: updates, ever; rejections by reason.
         staleness_sum: over accepted updates, in versions.
@@ -89,6 +91,7 @@ class State:
     ledger: Ledger = field(default_factory=Ledger)
     tempo: Tempo = field(default_factory=Tempo)
     scores: Scores = field(default_factory=Scores)
+    norms: Norms = field(default_factory=Norms)
     bases: dict[int, Vector] = field(default_factory=dict)
     accepted: int = 0
     rejected: Counter[Reason] = field(default_factory=Counter)

@@ -156,6 +156,7 @@ class Tables:
         for name in ("version", "accepted", "staleness_sum", "uplink_bytes", "seconds", "finished", "replaced"):
             setattr(state, name, saved[name])
         state.rejected = Counter(saved["rejected"])
+        state.norms.newest = dict(saved.get("norms", []))
         state.tempo = self._tempo(saved["tempo"])
         buffer = saved["buffer"]
         state.buffer.weight, state.buffer.mass, state.buffer.opened = buffer["weight"], buffer["mass"], buffer["opened"]
@@ -233,6 +234,7 @@ def _figures(state: State) -> dict[str, Any]:
         "seconds": state.seconds,
         "finished": state.finished,
         "replaced": state.replaced,
+        "norms": list(state.norms.newest.items()),
         "buffer": {
             "weight": buffer.weight,
             "mass": buffer.mass,

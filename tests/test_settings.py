@@ -82,7 +82,7 @@ def test_a_name_is_enough() -> None:
         (
             '[aggregator]\nstrategy = "fedavg"\nalpha = 0.5',
             "aggregator: strategy 'fedavg' has no setting 'alpha'; "
-            "it has clients, over_selection, deadline, server_learning_rate, momentum",
+            "it has clients, over_selection, deadline, server_learning_rate, momentum, clip_norm, clip_medians",
         ),
         (
             '[broker]\nurl = "broker.example:1883"',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedmq.aggregator.clipping import clip_of
 from fedmq.aggregator.strategies.strategy import Arrival, Batch, Cohort, Rates, Strategy, require, sample_factor
 
 __all__ = ["fedavg"]
@@ -14,6 +15,8 @@ def fedavg(
     deadline: float | None = None,
     server_learning_rate: float = 1.0,
     momentum: float = 0.0,
+    clip_norm: float | None = None,
+    clip_medians: float | None = None,
 ) -> Strategy:
     """FedAvg: x <- sum n_i y_i / sum n_i over a cohort, which is frozen when its version is published.
 
@@ -27,6 +30,8 @@ def fedavg(
         deadline: seconds from the freezing on; None waits.
         server_learning_rate: 1 is the average itself.
         momentum: of the server.
+        clip_norm: no delta counts as longer than this; None without such a bound.
+        clip_medians: the same bound as a multiple of the clients' median norm.
 
     Raises:
         ConfigError: a number out of its range.
@@ -45,5 +50,6 @@ def fedavg(
     def rates(batch: Batch) -> Rates:
         return Rates(server_learning_rate / batch.weight, statistics=1.0)
 
+    clip = clip_of("fedavg", clip_norm, clip_medians)
     cohort = Cohort(clients, over_selection, deadline)
-    return Strategy("fedavg", weigh, rates, buffer_size=None, momentum=momentum, cohort=cohort)
+    return Strategy("fedavg", weigh, rates, buffer_size=None, momentum=momentum, cohort=cohort, clip=clip)

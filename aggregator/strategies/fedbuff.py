@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from fedmq.aggregator.clipping import clip_of
 from fedmq.aggregator.staleness import Staleness, polynomial
 from fedmq.aggregator.strategies.strategy import Arrival, Batch, Rates, Strategy, require, require_slots, sample_factor
 
@@ -25,6 +26,8 @@ def fedbuff(
     momentum: float = 0.0,
     flush_timer: bool = True,
     one_per_client: bool = False,
+    clip_norm: float | None = None,
+    clip_medians: float | None = None,
 ) -> Strategy:
     """FedBuff, the default strategy.
 
@@ -47,6 +50,8 @@ def fedbuff(
         momentum: of the server.
         flush_timer: do not wait for K longer than twice the usual.
         one_per_client: a buffer takes one update of each client; its next one waits. Needs the flush timer.
+        clip_norm: no delta counts as longer than this; None without such a bound.
+        clip_medians: the same bound as a multiple of the clients' median norm.
 
     Raises:
         ConfigError: a number out of its range.
@@ -76,4 +81,7 @@ def fedbuff(
         part = damping[normalisation](batch) * min(1.0, batch.count / batch.size)
         return Rates(server_learning_rate * part / batch.weight, statistics_rate * part, part)
 
-    return Strategy("fedbuff", weigh, rates, buffer_size, momentum, timed=flush_timer, one_per_client=one_per_client)
+    clip = clip_of("fedbuff", clip_norm, clip_medians)
+    return Strategy(
+        "fedbuff", weigh, rates, buffer_size, momentum, timed=flush_timer, one_per_client=one_per_client, clip=clip
+    )

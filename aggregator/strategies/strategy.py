@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fedmq.aggregator.clipping import Clip
 from fedmq.schemas.errors import ConfigError
 
 __all__ = ["Arrival", "Batch", "Cohort", "Rates", "Strategy", "require", "require_slots", "sample_factor"]
@@ -95,6 +96,7 @@ class Strategy:
         timed: flush a buffer that has waited for twice the time that K updates usually take.
         cohort: for a synchronous strategy; then K is the cohort's.
         one_per_client: a client's second update waits until the buffer with its first has become a version.
+        clip: the bound on an update's norm; None without one.
 
     """
 
@@ -107,6 +109,7 @@ class Strategy:
     timed: bool = False
     cohort: Cohort | None = None
     one_per_client: bool = False
+    clip: Clip | None = None
 
 
 def sample_factor(arrival: Arrival) -> float:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmq.aggregator.buffer import Buffer, step
+from fedmq.aggregator.clipping import scaled
 from fedmq.aggregator.folding import BLOCK, LARGEST, add_scaled, is_bounded
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.strategies import STRATEGIES, Strategy, fedavg, fedbuff
@@ -53,7 +54,8 @@ def replayed(
     for record in history:
         for folded in record.updates:
             mass = folded.weight if strategy.cohort else 1.0
-            buffer.fold(updates[folded.client_id, folded.update.sequence], folded, mass, 0.0)
+            update = scaled(updates[folded.client_id, folded.update.sequence], folded.scale, layout.parameter_size)
+            buffer.fold(update, folded, mass, 0.0)
         rates = strategy.rates(buffer.batch(record.buffer_size))
         weights, velocity = step(weights, buffer, rates, layout, velocity, strategy.momentum)
         buffer.clear()
@@ -67,9 +69,19 @@ def replayed(
         fedbuff(),
         fedbuff(buffer_size=3, momentum=0.9, normalisation="paper"),
         STRATEGIES["fedasync_delta"](),
+        fedbuff(buffer_size=3, clip_medians=0.9),
+        STRATEGIES["fedasync_delta"](clip_norm=100.0),
         fedavg(clients=3),
     ],
-    ids=["fedbuff", "fedbuff with its own K", "fedbuff with momentum", "fedasync_delta", "fedavg"],
+    ids=[
+        "fedbuff",
+        "fedbuff with its own K",
+        "fedbuff with momentum",
+        "fedasync_delta",
+        "clipping by the median",
+        "clipping by a norm",
+        "fedavg",
+    ],
 )
 def test_following_the_history_gives_the_same_bits(strategy: Strategy) -> None:
     run, updates = recorded(strategy)

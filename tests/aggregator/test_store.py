@@ -41,6 +41,7 @@ def everything_of(state: State) -> dict[str, Any]:
         "ledger": ledger,
         "tempo": state.tempo,
         "scores": dict(state.scores.newest),
+        "norms": list(state.norms.newest.items()),
         "bases": {version: base.tobytes() for version, base in state.bases.items()},
         "totals": (state.accepted, state.rejected, state.staleness_sum, state.uplink_bytes),
         "seconds": state.seconds,
@@ -86,10 +87,11 @@ STRATEGIES = pytest.mark.parametrize(
     [
         plain_fedbuff(4),
         plain_fedbuff(4, momentum=0.9),
+        plain_fedbuff(4, clip_medians=1.0),
         fedasync(momentum=0.5),
         fedavg(clients=2),
     ],
-    ids=["with a buffer", "with momentum", "with bases", "with a cohort"],
+    ids=["with a buffer", "with momentum", "with clipping", "with bases", "with a cohort"],
 )
 
 
