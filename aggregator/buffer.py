@@ -1,4 +1,4 @@
-"""The buffer of updates and the step that it makes: running sums, never a list of models."""
+"""The buffer of updates and the step that it makes: running sums, and the updates themselves only for a rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedmq.aggregator.folding import add_scaled, scale_and_add
-from fedmq.aggregator.strategies.strategy import Batch, Rates
+from fedmq.aggregator.strategies.strategy import Batch, Rates, Rule
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import UpdateId
 
@@ -44,6 +44,8 @@ class Buffer:
         mass: sum(w) if every update had been fresh.
         updates: what was folded in, in order.
         opened: when the first of them came, on the core's clock; None while it is empty.
+        rows: for a rule, the last of `updates` themselves, float32 [layout.size] each, clipped and not weighed; nobody
+            changes them. They are not in `total`. Those before them were summed for another strategy.
 
     """
 
@@ -52,11 +54,24 @@ class Buffer:
     mass: float = 0.0
     updates: list[Folded] = field(default_factory=list)
     opened: float | None = None
+    rows: list[Vector] = field(default_factory=list)
 
     @classmethod
     def empty(cls, layout: Layout) -> Buffer:
         """A buffer with nothing in it."""
         return cls(np.zeros(layout.size, np.float32))
+
+    def keep(self, vector: Vector, folded: Folded, mass: float, now: float) -> None:
+        """Add one update for a rule, as it is."""
+        self.rows.append(vector if vector.flags.owndata else vector.copy())  # of a message, it would keep all of that
+        self._count(folded, mass, now)
+
+    def sum_rows(self) -> None:
+        """Make sums of what was kept for a rule that is not used any more."""
+        first = len(self.updates) - len(self.rows)
+        for row, folded in zip(self.rows, self.updates[first:], strict=True):
+            add_scaled(self.total, folded.weight, row)
+        self.rows = []
 
     def fold(self, vector: Vector, folded: Folded, mass: float, now: float) -> None:
         """Add one update, float32 [layout.size]: delta of the parameters, trained values of the statistics."""
@@ -66,6 +81,9 @@ class Buffer:
         """Add one update in pieces, each with its place."""
         for start, piece in pieces:
             add_scaled(self.total[start : start + len(piece)], folded.weight, piece)
+        self._count(folded, mass, now)
+
+    def _count(self, folded: Folded, mass: float, now: float) -> None:
         self.weight += folded.weight
         self.mass += mass
         self.updates.append(folded)
@@ -81,6 +99,7 @@ class Buffer:
         self.total = np.zeros(len(self.total), np.float32)
         self.weight = self.mass = 0.0
         self.updates = []
+        self.rows = []
         self.opened = None
 
     def batch(self, size: int) -> Batch:
@@ -89,7 +108,13 @@ class Buffer:
 
 
 def step(
-    weights: Vector, buffer: Buffer, rates: Rates, layout: Layout, velocity: Vector | None, beta: float
+    weights: Vector,
+    buffer: Buffer,
+    rates: Rates,
+    layout: Layout,
+    velocity: Vector | None,
+    beta: float,
+    rule: Rule | None = None,
 ) -> tuple[Vector, Vector | None]:
     """The weights and the momentum after what is in the buffer, as new vectors.
 
@@ -106,8 +131,14 @@ def step(
         layout: of both.
         velocity: m, float32 [layout.parameter_size]; None without momentum.
         beta: the momentum, in [0, 1).
+        rule: what makes one update of those that are kept; with fewer than it needs nothing moves.
 
     """
+    if rule is not None:
+        if len(buffer.rows) < rule.needs:
+            return weights, velocity
+        kept = [folded.weight for folded in buffer.updates[-len(buffer.rows) :]]
+        buffer = Buffer(rule.combine(buffer.rows, kept, layout.parameter_size), weight=1.0)
     split, total = layout.parameter_size, buffer.total
     statistics = weights[split:]
     total[split:] = statistics + np.float32(rates.statistics) * (total[split:] / np.float32(buffer.weight) - statistics)

@@ -16,6 +16,7 @@ from fedmq.aggregator.cohort import CohortState
 from fedmq.aggregator.folding import whole
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged, short
+from fedmq.aggregator.kept_updates import KeptUpdates, kept_updates
 from fedmq.aggregator.slots import UNKNOWN_SECONDS, seconds_until_a_slot, taken
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.strategies.strategy import Arrival, Strategy
@@ -49,12 +50,18 @@ class AggregatorCore:
         self.cohort = CohortState()
         self.news = News()
         self.judged = 0
+        self._kept: KeptUpdates | None = None
         self._own_metrics: Metrics | None = None
         self._last_accepted: float | None = None
         if strategy.momentum and state.velocity is None:
             state.velocity = np.zeros(state.layout.parameter_size, np.float32)
         if strategy.buffer_size is not None:
             state.tempo.buffer_size = strategy.buffer_size
+        if strategy.rule is None:
+            state.buffer.sum_rows()
+        else:
+            self._kept = kept_updates(strategy, strategy.rule, state.layout)
+            state.tempo.buffer_size = self._kept.size(state.tempo.buffer_size)
 
     def judge(
         self, client_id: str, offer: Offer, body: memoryview, now: float, *, digest: str | None = None
@@ -173,7 +180,10 @@ class AggregatorCore:
             scale = state.norms.scale(strategy.clip, client_id, norm(vector[: state.layout.parameter_size]))
             pieces = [(0, scaled(vector, scale, state.layout.parameter_size))]
         folded = Folded(client_id, update, base, staleness, weight, samples, scale)
-        state.buffer.fold_pieces(pieces, folded, mass, now)
+        if strategy.rule is None:
+            state.buffer.fold_pieces(pieces, folded, mass, now)
+        else:
+            state.buffer.keep(whole(pieces, state.layout.size), folded, mass, now)
         if strategy.mixes:  # y - x = D + x_base - x
             size = state.layout.parameter_size
             state.buffer.fold_parameters(weight, 1.0, state.bases[base], size)
@@ -211,6 +221,8 @@ class AggregatorCore:
         opened = self.state.buffer.opened
         if not self.strategy.timed or opened is None:
             return None
+        if self._kept is not None and len(self.state.buffer.updates) < self._kept.least:
+            return None
         after = self.state.tempo.flush_after()
         if after is None and self.strategy.one_per_client:
             after = UNKNOWN_SECONDS
@@ -235,12 +247,14 @@ class AggregatorCore:
         state, strategy = self.state, self.strategy
         size = len(state.buffer.updates) if strategy.cohort else state.tempo.buffer_size
         rates = strategy.rates(state.buffer.batch(size))
-        moved = step(state.weights, state.buffer, rates, state.layout, state.velocity, strategy.momentum)
+        moved = step(state.weights, state.buffer, rates, state.layout, state.velocity, strategy.momentum, strategy.rule)
         state.weights, state.velocity = moved
         state.version += 1
         self.news.versions.append(VersionRecord(state.version, tuple(state.buffer.updates), size, why, now))
         state.buffer.clear()
         state.tempo.version(state.version, state.accepted, strategy.buffer_size)
+        if self._kept is not None:
+            state.tempo.buffer_size = self._kept.size(state.tempo.buffer_size)
         self.cohort.open()
 
     def _end_if_reached(self, now: float) -> None:

@@ -36,11 +36,12 @@ class _Files:
 
     weights: str | None = None
     buffer: str | None = None
+    rows: tuple[str, ...] = ()  # of the buffer, in order; each is written once
     bases: dict[int, str] = field(default_factory=dict)
     number: int = 0  # of the newest; none is used twice
 
     def names(self) -> set[str]:
-        return {name for name in (self.weights, self.buffer, *self.bases.values()) if name is not None}
+        return {name for name in (self.weights, self.buffer, *self.rows, *self.bases.values()) if name is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +171,16 @@ class Store:
         bases = {v: before.bases.get(v) or new("base", weights=base) for v, base in state.bases.items()}
         if self._written is None or self._written[0] != state.version or main is None:
             main = new("weights", weights=state.weights, velocity=state.velocity)
-        if not state.buffer.updates:
+        same = self._written is not None and self._written[0] == state.version
+        rows = before.rows[: len(state.buffer.rows)] if same else ()
+        rows += tuple(new("update", update=row) for row in state.buffer.rows[len(rows) :])
+        if len(state.buffer.updates) == len(state.buffer.rows):
             buffer = None
         elif self._written != (state.version, len(state.buffer.updates)) or buffer is None:
             buffer = new("buffer", buffer=state.buffer.total.copy() if copy_buffer else state.buffer.total)
-        refers = _Files(main, buffer, bases, number)
+        refers = _Files(main, buffer, rows, bases, number)
         statements = self._tables.statements(state, news)
-        keep = {"weights": main, "buffer": buffer, "bases": bases, "number": number}
+        keep = {"weights": main, "buffer": buffer, "rows": rows, "bases": bases, "number": number}
         statements.append(self._tables.keep("files", keep))
         if before.weights is None or self._anew:
             statements.append(self._tables.keep("layout", state.layout.encoded.hex()))
@@ -264,7 +268,9 @@ class Store:
             self._tables.close()
             raise
         bases = {int(version): name for version, name in saved.get("bases", {}).items()}
-        self._files = _Files(saved.get("weights"), saved.get("buffer"), bases, saved.get("number", 0))
+        self._files = _Files(
+            saved.get("weights"), saved.get("buffer"), tuple(saved.get("rows", ())), bases, saved.get("number", 0)
+        )
         self._written, self._anew = None, False
 
     @contextmanager
@@ -295,6 +301,7 @@ class Store:
         vectors = read_vectors(self.folder / files.weights)
         total = read_vectors(self.folder / files.buffer)["buffer"] if files.buffer else np.zeros(layout.size, "f4")
         state = State(self._tables.get("state")["run"], layout, vectors["weights"], Buffer(total))
+        state.buffer.rows = [read_vectors(self.folder / name)["update"] for name in files.rows]
         state.velocity = vectors.get("velocity")
         state.bases = {v: read_vectors(self.folder / name)["weights"] for v, name in files.bases.items()}
         self._tables.restore(state)
@@ -303,7 +310,7 @@ class Store:
     def _collect(self) -> None:
         """Remove what a crash left: files that nothing refers to."""
         for path in self.folder.iterdir():
-            ours = re.fullmatch(r"(weights|buffer|base)-\d+\.safetensors(\.part)?", path.name)
+            ours = re.fullmatch(r"(weights|buffer|update|base)-\d+\.safetensors(\.part)?", path.name)
             if ours and path.name not in self._files.names():
                 path.unlink(missing_ok=True)
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedmq.aggregator.staleness import constant, exponential, hinge, polynomial
-    from fedmq.aggregator.strategies import Strategy, fedasync, fedasync_delta, fedavg, fedbuff
+    from fedmq.aggregator.strategies import (
+        Strategy,
+        fedasync,
+        fedasync_delta,
+        fedavg,
+        fedbuff,
+        median,
+        multi_krum,
+        trimmed_mean,
+    )
     from fedmq.device import EdgeClient
     from fedmq.sandbox import Sandbox
     from fedmq.schemas.errors import ConfigError, FedMQError, ProtocolError, StoreError, TransportError
@@ -41,14 +50,26 @@ __all__ = [
     "fedbuff",
     "hinge",
     "load_settings",
+    "median",
+    "multi_krum",
     "polynomial",
+    "trimmed_mean",
 ]
 
 # Where the public names live. Loaded when one is first asked for: a client without torch must not wait for torch, and a
 # task file that takes `Data` must not load an aggregator.
 _HOMES = {
     "fedmq.aggregator.staleness": ("constant", "exponential", "hinge", "polynomial"),
-    "fedmq.aggregator.strategies": ("Strategy", "fedasync", "fedasync_delta", "fedavg", "fedbuff"),
+    "fedmq.aggregator.strategies": (
+        "Strategy",
+        "fedasync",
+        "fedasync_delta",
+        "fedavg",
+        "fedbuff",
+        "median",
+        "multi_krum",
+        "trimmed_mean",
+    ),
     "fedmq.device": ("EdgeClient",),
     "fedmq.sandbox": ("Sandbox",),
     "fedmq.schemas.errors": ("ConfigError", "FedMQError", "ProtocolError", "StoreError", "TransportError"),

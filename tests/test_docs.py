@@ -21,7 +21,16 @@ import pytest
 import torch
 
 import fedmq
-from fedmq.aggregator.strategies import STRATEGIES, fedasync, fedasync_delta, fedavg, fedbuff
+from fedmq.aggregator.strategies import (
+    STRATEGIES,
+    fedasync,
+    fedasync_delta,
+    fedavg,
+    fedbuff,
+    median,
+    multi_krum,
+    trimmed_mean,
+)
 from fedmq.cli import COMMANDS
 from fedmq.settings import load_settings
 from tests.schemas import test_codecs
@@ -132,7 +141,15 @@ def test_the_codec_on_the_page_keeps_the_contract(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("heading", "function"),
-    [("FedBuff, the default", fedbuff), ("FedAsync", fedasync), ("FedAsync", fedasync_delta), ("FedAvg", fedavg)],
+    [
+        ("FedBuff, the default", fedbuff),
+        ("FedAsync", fedasync),
+        ("FedAsync", fedasync_delta),
+        ("FedAvg", fedavg),
+        ("Median", median),
+        ("Trimmed mean", trimmed_mean),
+        ("Multi-Krum", multi_krum),
+    ],
 )
 def test_the_settings_of_a_strategy_are_on_its_page_with_their_defaults(heading: str, function: Any) -> None:
     page = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")

@@ -73,7 +73,8 @@ def test_a_name_is_enough() -> None:
         ('[plan]\noptimizer = "sdg"', "plan.optimizer: found 'sdg', expected: 'sgd', 'adam' or 'adamw'"),
         (
             '[aggregator]\nstrategy = "fedbuf"',
-            "aggregator: strategy 'fedbuf': expected one of fedbuff, fedasync, fedasync_delta, fedavg",
+            "aggregator: strategy 'fedbuf': expected one of fedbuff, fedasync, fedasync_delta, fedavg, median, "
+            "trimmed_mean, multi_krum",
         ),
         (
             '[aggregator]\nstrategy = "fedasync"\nalpha = 1.5',

@@ -6,14 +6,26 @@ staleness, K the buffer size, n the updates in the buffer when it is flushed, w 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from fedmq.aggregator.clipping import Clip
 from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.layout import Vector
 
-__all__ = ["Arrival", "Batch", "Cohort", "Rates", "Strategy", "require", "require_slots", "sample_factor"]
+__all__ = [
+    "Arrival",
+    "Batch",
+    "Cohort",
+    "Combine",
+    "Rates",
+    "Rule",
+    "Strategy",
+    "require",
+    "require_slots",
+    "sample_factor",
+]
 
 
 class Arrival(NamedTuple):
@@ -81,6 +93,24 @@ class Cohort:
     deadline: float | None = None
 
 
+Combine = Callable[[Sequence[Vector], Sequence[float], int], Vector]
+"""Updates float32 [layout.size] each, their weights, and layout.parameter_size -> one update of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How the updates themselves become one, where a sum of them is not enough.
+
+    Attributes:
+        needs: updates; a buffer with fewer waits for them, and if the run ends first they move nothing.
+        combine: of so many or more.
+
+    """
+
+    needs: int
+    combine: Combine
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """How updates become versions.
@@ -97,6 +127,7 @@ class Strategy:
         cohort: for a synchronous strategy; then K is the cohort's.
         one_per_client: a client's second update waits until the buffer with its first has become a version.
         clip: the bound on an update's norm; None without one.
+        rule: what makes one update of those in the buffer, which are kept then; None for their weighted sum.
 
     """
 
@@ -110,6 +141,7 @@ class Strategy:
     cohort: Cohort | None = None
     one_per_client: bool = False
     clip: Clip | None = None
+    rule: Rule | None = None
 
 
 def sample_factor(arrival: Arrival) -> float:

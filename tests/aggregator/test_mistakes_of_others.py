@@ -96,7 +96,7 @@ def test_late_full_weights_are_not_averaged_into_another_cohort() -> None:
 def test_batchnorm_is_not_forgotten(name: str) -> None:
     run = SmallRun(of_one(name), [0.0], [0.0, 1.0])
     run.core.presence("alice", True, 0.0)
-    for _ in range(30):
+    for _ in range(30 * run.state.tempo.buffer_size):
         run.deliver("alice", 0.0, 5.0, 3.0)
     assert run.weights == [0.0, pytest.approx(5.0, abs=1e-3), pytest.approx(3.0, abs=1e-3)]
 

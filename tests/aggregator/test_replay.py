@@ -12,7 +12,7 @@ from fedmq.aggregator.buffer import Buffer, step
 from fedmq.aggregator.clipping import scaled
 from fedmq.aggregator.folding import BLOCK, LARGEST, add_scaled, is_bounded
 from fedmq.aggregator.state import VersionRecord
-from fedmq.aggregator.strategies import STRATEGIES, Strategy, fedavg, fedbuff
+from fedmq.aggregator.strategies import STRATEGIES, Strategy, fedavg, fedbuff, median, multi_krum, trimmed_mean
 from fedmq.schemas.layout import Layout, Vector
 from tests.aggregator.small_run import SmallRun
 from tests.generators import unhurried
@@ -55,9 +55,9 @@ def replayed(
         for folded in record.updates:
             mass = folded.weight if strategy.cohort else 1.0
             update = scaled(updates[folded.client_id, folded.update.sequence], folded.scale, layout.parameter_size)
-            buffer.fold(update, folded, mass, 0.0)
+            (buffer.fold if strategy.rule is None else buffer.keep)(update, folded, mass, 0.0)
         rates = strategy.rates(buffer.batch(record.buffer_size))
-        weights, velocity = step(weights, buffer, rates, layout, velocity, strategy.momentum)
+        weights, velocity = step(weights, buffer, rates, layout, velocity, strategy.momentum, strategy.rule)
         buffer.clear()
     return weights
 
@@ -72,6 +72,9 @@ def replayed(
         fedbuff(buffer_size=3, clip_medians=0.9),
         STRATEGIES["fedasync_delta"](clip_norm=100.0),
         fedavg(clients=3),
+        median(buffer_size=3, clip_medians=0.9),
+        trimmed_mean(momentum=0.5),
+        multi_krum(buffer_size=5),
     ],
     ids=[
         "fedbuff",
@@ -81,6 +84,9 @@ def replayed(
         "clipping by the median",
         "clipping by a norm",
         "fedavg",
+        "median with clipping",
+        "trimmed_mean with momentum",
+        "multi_krum",
     ],
 )
 def test_following_the_history_gives_the_same_bits(strategy: Strategy) -> None:

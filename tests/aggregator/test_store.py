@@ -19,7 +19,7 @@ from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.store import FORMAT, Store
 from fedmq.aggregator.strategies import STRATEGIES as EVERY_STRATEGY
-from fedmq.aggregator.strategies import Strategy, fedasync, fedavg, fedbuff
+from fedmq.aggregator.strategies import Strategy, fedasync, fedavg, fedbuff, median
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.messages import Evaluation
 from tests.aggregator.small_run import SmallRun, layout_of, offer_of, outbox, plain_fedbuff
@@ -36,6 +36,7 @@ def everything_of(state: State) -> dict[str, Any]:
         "weights": state.weights.tobytes(),
         "version": state.version,
         "buffer": (state.buffer.total.tobytes(), state.buffer.weight, state.buffer.mass, state.buffer.opened),
+        "rows": [row.tobytes() for row in state.buffer.rows],
         "buffered": state.buffer.updates,
         "velocity": None if state.velocity is None else state.velocity.tobytes(),
         "ledger": ledger,
@@ -88,10 +89,11 @@ STRATEGIES = pytest.mark.parametrize(
         plain_fedbuff(4),
         plain_fedbuff(4, momentum=0.9),
         plain_fedbuff(4, clip_medians=1.0),
+        median(buffer_size=4),
         fedasync(momentum=0.5),
         fedavg(clients=2),
     ],
-    ids=["with a buffer", "with momentum", "with clipping", "with bases", "with a cohort"],
+    ids=["with a buffer", "with momentum", "with clipping", "with kept updates", "with bases", "with a cohort"],
 )
 
 
@@ -216,6 +218,9 @@ def test_what_another_strategy_left_in_the_buffer_moves_the_model_no_further_tha
     core.finish("enough", 999.0)
     assert state.version == 2
     first, second, statistic = (float(x) for x in state.weights)
+    if core.strategy.rule is not None:  # sums cannot be taken apart again, and are not a silent mean
+        assert [first, second, statistic] == before
+        return
     assert 0 < first - before[0] <= 1 + 1e-6
     assert -1 - 1e-6 <= second - before[1] < 0
     assert 0.5 <= statistic <= 1

@@ -149,8 +149,9 @@ def test_fedavg_is_ten_lines_of_fedavg(seed: int) -> None:
 def test_every_strategy_moves_the_model_towards_a_fresh_update_and_never_past_it(name: str) -> None:
     strategy = STRATEGIES[name](**({"buffer_size": 1} if name == "fedbuff" else {}))
     run = SmallRun(strategy, [0.0], [0.0])
-    run.core.presence("alice", True, 0.0)
-    run.deliver("alice", 1.0, 1.0)
+    for number in range(strategy.rule.needs if strategy.rule else 1):
+        run.core.presence("alice", True, 0.0)
+        run.deliver(f"client-{number}" if strategy.rule else "alice", 1.0, 1.0)
     assert run.state.version == 1
     assert 0 < run.weights[0] <= 1
     assert 0 < run.weights[1] <= 1

@@ -1,0 +1,94 @@
+"""Multi-Krum: the mean of the updates that lie closest to their neighbours. Blanchard et al. 2017, NeurIPS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fedmq.aggregator.staleness import Staleness
+from fedmq.aggregator.strategies.rule import HOSTILE, Buffered, blocks, rule_strategy
+from fedmq.aggregator.strategies.strategy import Strategy, require
+from fedmq.schemas.layout import Vector
+
+__all__ = ["multi_krum"]
+
+
+def multi_krum(
+    *,
+    hostile: float = HOSTILE,
+    staleness: Staleness | None = None,
+    buffer_size: int | None = None,
+    server_learning_rate: float = 0.7,
+    reference_staleness: int = 4,
+    statistics_rate: float = 0.5,
+    momentum: float = 0.0,
+    flush_timer: bool = True,
+    one_per_client: bool = False,
+    clip_norm: float | None = None,
+    clip_medians: float | None = None,
+) -> Strategy:
+    """x += eta (n/K) times the mean of the m updates with the smallest scores; of equal ones the first.
+
+    An update's score is the sum of its squared distances to its n - f - 2 nearest neighbours, over parameters.
+    f = ceil(hostile n), but no more than (n - 3) // 2, since the rule needs n >= 2f + 3, and at least 1: so it needs
+    5 updates. m = n - 2f - 2, so that the last is still chosen among 2f + 3. Statistics are the mean of the same m.
+
+    Args:
+        hostile: the share of a buffer's updates that may be hostile, more than 0 and less than 0.5.
+        staleness: s(tau); polynomial with a = 0.5 if None.
+        buffer_size: K, at least 5; None follows the number of clients at work.
+        server_learning_rate: eta.
+        reference_staleness: up to which a delta counts whole, in versions.
+        statistics_rate: how far statistics go towards the rule's, in [0, 1].
+        momentum: of the server.
+        flush_timer: do not wait for K longer than twice the usual; but for the 5 that the rule needs.
+        one_per_client: a buffer takes one update of each client; its next one waits.
+        clip_norm: no delta counts as longer than this; None without such a bound.
+        clip_medians: the same bound as a multiple of the clients' median norm.
+
+    Raises:
+        ConfigError: a number out of its range.
+
+    """
+    require("multi_krum", "hostile", hostile, 0 < hostile < 0.5, "more than 0, less than 0.5")
+    of = Buffered(
+        staleness,
+        buffer_size,
+        server_learning_rate,
+        reference_staleness,
+        statistics_rate,
+        momentum,
+        flush_timer,
+        one_per_client,
+        clip_norm,
+        clip_medians,
+    )
+
+    def combine(rows: Sequence[Vector], weights: Sequence[float], parameter_size: int) -> Vector:
+        count = len(rows)
+        f = min(math.ceil(hostile * count), (count - 3) // 2)
+        squares = _squared_distances(rows, weights, parameter_size)
+        nearest = np.sort(squares, axis=1)[:, 1 : count - f - 1]  # the first is its distance to itself
+        chosen = sorted(np.argsort(nearest.sum(axis=1), kind="stable")[: count - 2 * f - 2])
+        combined = np.empty(len(rows[0]), np.float32)
+        for place, block in blocks([rows[n] for n in chosen], [weights[n] for n in chosen], parameter_size):
+            combined[place] = block.mean(axis=0, dtype=np.float32)
+        return combined
+
+    return rule_strategy("multi_krum", 5, combine, of)
+
+
+def _squared_distances(
+    rows: Sequence[Vector], weights: Sequence[float], parameter_size: int
+) -> npt.NDArray[np.float64]:
+    count = len(rows)
+    squares = np.zeros((count, count))
+    parameters = [row[:parameter_size] for row in rows]
+    for _, block in blocks(parameters, weights, parameter_size):
+        for one in range(count):
+            apart = block[one + 1 :] - block[one]
+            squares[one, one + 1 :] += np.einsum("ij,ij->i", apart, apart)
+    return squares + squares.T
