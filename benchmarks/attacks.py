@@ -1,0 +1,155 @@
+"""What devices that poison their updates do to each strategy, and what each costs when there are none.
+
+    python benchmarks/attacks.py --json                        # less than half an hour on two cores
+    python benchmarks/attacks.py --only fastest --seeds 1      # a few minutes
+
+Digits over 20 devices (Dirichlet, alpha 0.3) that differ 1 to 10 x in speed, in the sandbox: virtual time, so
+accuracies do not depend on the machine. K = 10, `hostile` = 0.4, updates and models as float32. Hostile devices train
+like the others and send -5 times their delta: nobody, four drawn at random, or the four fastest. Accuracy is the mean
+of the last quarter; `held` is the share of updates in versions that were theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+import fedmq
+from fedmq.edge_client.trainer import TorchTrainer
+from fedmq.edge_client.training import Outcome
+
+HERE = Path(__file__).parent.parent
+DEVICES, HOSTILE, FACTOR, K = 20, 4, -5.0, 10
+ATTACKS = ["none", "random", "fastest"]
+
+STRATEGIES: dict[str, Callable[..., fedmq.Strategy]] = {
+    "fedbuff": fedmq.fedbuff,
+    "fedbuff + clipping": lambda **settings: fedmq.fedbuff(clip_medians=1.0, **settings),
+    "median": fedmq.median,
+    "trimmed mean": lambda **settings: fedmq.trimmed_mean(hostile=0.4, **settings),
+    "multi-Krum": lambda **settings: fedmq.multi_krum(hostile=0.4, **settings),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    attack: str
+    strategy: str
+    one_per_client: bool
+    seed: int
+    seconds: float
+
+
+class Found(NamedTuple):
+    """What a run came to."""
+
+    accuracy: float
+    held: float
+    versions: int
+
+
+def poisoned(trainer: TorchTrainer) -> None:
+    """Have it send FACTOR times what it learned."""
+    train = trainer.train
+
+    def hostile(*arguments: Any, **named: Any) -> Outcome:
+        outcome = train(*arguments, **named)
+        return replace(outcome, update=outcome.update * np.float32(FACTOR))
+
+    trainer.train = hostile  # type: ignore[method-assign]
+
+
+def run(job: Job) -> Found:
+    """One run."""
+    torch.set_num_threads(1)
+    ids = [f"dev-{n + 1}" for n in range(DEVICES)]
+    draw = random.Random(job.seed)
+    order = draw.sample(ids, DEVICES)  # which device's data is fast differs from seed to seed
+    speeds = {client: 10 ** (n / (DEVICES - 1)) for n, client in enumerate(order)}
+    drawn = draw.sample(ids, HOSTILE)
+    hostile = {"none": [], "random": drawn, "fastest": order[:HOSTILE]}[job.attack]
+    plan = fedmq.Plan(local_epochs=5, learning_rate=0.1, batch_size=16, codec="float32")
+    strategy = STRATEGIES[job.strategy](buffer_size=K, one_per_client=job.one_per_client)
+    task = HERE / "examples/digits/task.py"
+    world = fedmq.Sandbox(
+        task, ids, seed=job.seed, plan=plan, strategy=strategy, speeds=speeds, snapshot_codec="float32"
+    )
+    for client in hostile:
+        poisoned(world._clients[client].trainer)
+    late = []
+    world.run(seconds=0.75 * job.seconds)
+    while world.seconds < job.seconds:
+        world.run(seconds=job.seconds / 20)
+        late.append(world.evaluate()["accuracy"])
+    senders = [folded.client_id for record in world.history for folded in record.updates]
+    held = sum(sender in hostile for sender in senders) / max(1, len(senders))
+    return Found(statistics.mean(late), held, world.version)
+
+
+def measured(attacks: list[str], seeds: int, seconds: float, workers: int) -> list[dict[str, Any]]:
+    choices = [(attack, name, slots) for attack in attacks for name in STRATEGIES for slots in (False, True)]
+    jobs = [Job(*choice, seed, seconds) for seed in range(seeds) for choice in choices]
+    found: dict[Job, Found] = {}
+    begun = time.monotonic()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(run, job): job for job in jobs}
+        for done, future in enumerate(as_completed(running), 1):
+            job = running[future]
+            found[job] = future.result()
+            left = (time.monotonic() - begun) / done * (len(jobs) - done)
+            print(f"{done} of {len(jobs)} runs, about {left / 60:.0f} min left: {job} {future.result()}",
+                  file=sys.stderr, flush=True)  # fmt: skip
+    rows = []
+    for attack, name, slots in choices:
+        runs = [found[Job(attack, name, slots, seed, seconds)] for seed in range(seeds)]
+        rows.append(
+            {
+                "attack": attack,
+                "strategy": name,
+                "one_per_client": slots,
+                "accuracy": statistics.mean(one.accuracy for one in runs),
+                "min": min(one.accuracy for one in runs),
+                "max": max(one.accuracy for one in runs),
+                "held": statistics.mean(one.held for one in runs),
+                "versions": statistics.mean(one.versions for one in runs),
+                "seeds": seeds,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=ATTACKS, help="one of them")
+    parser.add_argument("--seeds", type=int, default=3, help="default: 3")
+    parser.add_argument("--seconds", type=float, default=40.0, help="virtual, of each run (default: 40)")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--json", action="store_true", help="one object as the last line")
+    options = parser.parse_args()
+    rows = measured([options.only] if options.only else ATTACKS, options.seeds, options.seconds, options.workers)
+    print("hostile  strategy            slots  accuracy (min-max)     held  versions")
+    for row in rows:
+        print(f"{row['attack']:8} {row['strategy']:19} {'one' if row['one_per_client'] else 'any':5}"
+              f"  {row['accuracy']:.3f} ({row['min']:.3f}-{row['max']:.3f})  {row['held']:5.0%}"
+              f"  {row['versions']:8.0f}")  # fmt: skip
+    if options.json:
+        print(json.dumps({"seconds": options.seconds, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
