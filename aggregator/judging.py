@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from fedmq.aggregator.aside import Aside
 from fedmq.aggregator.judged import Judged
-from fedmq.schemas.messages import Missing, Offer
+from fedmq.schemas.messages import Later, Missing, Offer
 
 __all__ = ["Answer", "Ended", "Judging"]
 
-Answer = Judged | Missing | Exception
+Answer = Judged | Missing | Later | Exception
 """What judging comes to; an exception is a fault of ours."""
 
 
@@ -37,7 +37,7 @@ class Judging:
     """
 
     def __init__(self, done: Callable[[], None]) -> None:
-        self._aside: Aside[Judged | Missing] = Aside("fedmq-judging", done)
+        self._aside: Aside[Judged | Missing | Later] = Aside("fedmq-judging", done)
         self._begun: tuple[str, Offer, int] | None = None
         self._waiting: dict[str, Offer] = {}  # the last of each client
 
@@ -64,7 +64,7 @@ class Judging:
         """Whoever waits will offer again."""
         self._waiting.clear()
 
-    def start(self, client_id: str, offer: Offer, before: int, judge: Callable[[], Judged | Missing]) -> None:
+    def start(self, client_id: str, offer: Offer, before: int, judge: Callable[[], Judged | Missing | Later]) -> None:
         """Begin."""
         self._begun = client_id, offer, before
         self._aside.start(judge)
