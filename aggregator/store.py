@@ -19,15 +19,16 @@ from typing import IO, Any
 import numpy as np
 
 from fedmq.aggregator.buffer import Buffer
+from fedmq.aggregator.ledger_rows import Statement
 from fedmq.aggregator.state import News, State
-from fedmq.aggregator.tables import Statement, Tables
+from fedmq.aggregator.tables import Tables
 from fedmq.aggregator.vectors import Step, Sync, nothing, read_vectors, to_disk, write_files
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Layout, Vector
 
 __all__ = ["FORMAT", "Commit", "Store"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +180,12 @@ class Store:
         elif self._written != (state.version, len(state.buffer.updates)) or buffer is None:
             buffer = new("buffer", buffer=state.buffer.total.copy() if copy_buffer else state.buffer.total)
         refers = _Files(main, buffer, rows, bases, number)
-        statements = self._tables.statements(state, news)
+        statements = self._tables.forget() if self._anew else []
+        statements += self._tables.statements(state, news)
         keep = {"weights": main, "buffer": buffer, "rows": rows, "bases": bases, "number": number}
         statements.append(self._tables.keep("files", keep))
         if before.weights is None or self._anew:
             statements.append(self._tables.keep("layout", state.layout.encoded.hex()))
-        if self._anew:
-            statements = [*self._tables.forget(), *statements]
         return Commit(files, statements, refers, state.version, len(state.buffer.updates))
 
     def write(self, commit: Commit) -> None:

@@ -1,4 +1,4 @@
-"""The rows of a run: ledger, history, scores and the small figures, in one SQLite database."""
+"""The rows of a run: history, scores, the small figures and, by `LedgerRows`, the ledger, in one SQLite database."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from fedmq.aggregator.buffer import Folded
-from fedmq.aggregator.ledger import Outbox
+from fedmq.aggregator.ledger_rows import SCHEMA, LedgerRows, Statement
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.tempo import Tempo
-from fedmq.aggregator.window import WINDOW, Verdict
-from fedmq.schemas.errors import Reason
-from fedmq.schemas.messages import Evaluation, UpdateId
+from fedmq.schemas.messages import Evaluation
 
-__all__ = ["Statement", "Tables"]
+__all__ = ["Tables"]
 
 _SCHEMA = """
 CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -29,28 +27,11 @@ CREATE TABLE history (
     version INTEGER PRIMARY KEY, record TEXT NOT NULL,
     accepted INTEGER NOT NULL, -- updates, ever, when it was made
     devices TEXT, aggregator TEXT);
-CREATE TABLE outbox (
-    number INTEGER PRIMARY KEY, client_id TEXT NOT NULL, outbox_id TEXT NOT NULL,
-    place INTEGER NOT NULL); -- among its client's, in the order of their coming; below 0 if only the id is remembered
-CREATE INDEX outbox_of_client ON outbox (client_id);
-CREATE TABLE verdict (
-    outbox INTEGER NOT NULL, -- its number
-    slot INTEGER NOT NULL, -- what follows `WINDOW` later takes the same place
-    sequence INTEGER NOT NULL, digest BLOB NOT NULL, reason TEXT, version INTEGER, staleness INTEGER,
-    PRIMARY KEY (outbox, slot)) WITHOUT ROWID;
 CREATE TABLE score (
     client_id TEXT PRIMARY KEY, version INTEGER NOT NULL, evaluation TEXT NOT NULL) WITHOUT ROWID;
 """
-_FORGET_VERDICTS = """
-DELETE FROM verdict WHERE outbox IN (SELECT number FROM outbox WHERE client_id = ? AND number NOT IN (?, ?))
-"""
-_REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
 _FOLDED = TypeAdapter(list[Folded])
 _RECORD = TypeAdapter(VersionRecord)
-
-
-Statement = tuple[str, list[tuple[Any, ...]]]
-"""SQL, and the rows that it is executed for."""
 
 
 class Tables:
@@ -69,12 +50,11 @@ class Tables:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             if not made:
-                self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+                self._db.executescript(f"BEGIN; {_SCHEMA} {SCHEMA} COMMIT;")
         except sqlite3.Error:
             self._db.close()
             raise
-        self._numbers: dict[str, dict[str, int]] = {}  # of outboxes, by client and id
-        self._next_number = 0
+        self._ledger = LedgerRows()
 
     def close(self) -> None:
         """Let the database go."""
@@ -117,8 +97,7 @@ class Tables:
 
     def forget(self) -> list[Statement]:
         """What removes everything of a run."""
-        self._numbers.clear()
-        return [(f"DELETE FROM {table}", [()]) for table in ("history", "outbox", "verdict", "score")]  # noqa: S608
+        return [("DELETE FROM history", [()]), ("DELETE FROM score", [()]), *self._ledger.forget()]
 
     def statements(self, state: State, news: News) -> list[Statement]:
         """The rows of a commit, as of now."""
@@ -131,19 +110,10 @@ class Tables:
         own = [(json.dumps(metrics), version) for version, metrics in news.measured.items()]
         scores = [(c, v, e.model_dump_json()) for c in news.scored if c in state.scores.newest
                   for v, e in [state.scores.newest[c]]]  # fmt: skip
-        outboxes = [row for client_id in news.renewed for row in self._outboxes(state, client_id)]
-        verdicts = list(self._verdicts(state, news.judged))
-        remembered = {client: [-1, -1] for client in news.renewed}
-        for number, client_id, _, place in outboxes:
-            if place >= 0:
-                remembered[client_id][place] = number
         written: list[Statement] = [
             self.keep("state", _figures(state)),
             ("INSERT OR REPLACE INTO history (version, record, accepted) VALUES (?, ?, ?)", history),
-            (_FORGET_VERDICTS, [(client_id, *numbers) for client_id, numbers in remembered.items()]),
-            ("DELETE FROM outbox WHERE client_id = ?", [(client_id,) for client_id in news.renewed]),
-            ("INSERT INTO outbox VALUES (?, ?, ?, ?)", outboxes),
-            ("INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)", verdicts),
+            *self._ledger.statements(state.ledger, news),
             ("INSERT OR REPLACE INTO score VALUES (?, ?, ?)", scores),
             ("UPDATE history SET devices = ? WHERE version = ?", devices),
             ("UPDATE history SET aggregator = ? WHERE version = ?", own),
@@ -161,8 +131,7 @@ class Tables:
         buffer = saved["buffer"]
         state.buffer.weight, state.buffer.mass, state.buffer.opened = buffer["weight"], buffer["mass"], buffer["opened"]
         state.buffer.updates = _FOLDED.validate_python(buffer["updates"])
-        for client_id, outboxes, retired in self._ledger():
-            state.ledger.restore(client_id, outboxes, retired)
+        self._ledger.restore(self._db, state.ledger)
         for client_id, version, evaluation in self._db.execute("SELECT client_id, version, evaluation FROM score"):
             state.scores.add(client_id, version, Evaluation.model_validate_json(evaluation))
 
@@ -172,46 +141,6 @@ class Tables:
         for record, devices, aggregator in rows:
             measured = {"devices": devices, "aggregator": aggregator}
             yield json.loads(record) | {key: json.loads(text) if text else None for key, text in measured.items()}
-
-    def _outboxes(self, state: State, client_id: str) -> Iterator[tuple[int, str, str, int]]:
-        retired = state.ledger.retired(client_id)
-        places = [(outbox_id, n - len(retired)) for n, outbox_id in enumerate(retired)]
-        places += [(box.outbox_id, n) for n, box in enumerate(state.ledger.outboxes(client_id))]
-        before, numbers = self._numbers.get(client_id, {}), dict[str, int]()
-        for outbox_id, place in places:
-            if outbox_id not in before:
-                before[outbox_id], self._next_number = self._next_number, self._next_number + 1
-            numbers[outbox_id] = before[outbox_id]
-            yield numbers[outbox_id], client_id, outbox_id, place
-        self._numbers[client_id] = numbers
-
-    def _verdicts(self, state: State, judged: list[tuple[str, UpdateId]]) -> Iterator[tuple[Any, ...]]:
-        for client_id, update in judged:
-            box, sequence = state.ledger.outbox(client_id, update.outbox_id), update.sequence
-            verdict = box.verdicts.get(sequence) if box is not None else None
-            if verdict is not None:  # else it came and went within this commit
-                yield self._numbers[client_id][update.outbox_id], sequence % WINDOW, sequence, *verdict
-
-    def _ledger(self) -> Iterator[tuple[str, list[Outbox], list[str]]]:
-        clients: dict[str, tuple[list[Outbox], list[str]]] = {}
-        boxes: dict[int, Outbox] = {}
-        rows = self._db.execute("SELECT number, client_id, outbox_id, place FROM outbox ORDER BY client_id, place")
-        for number, client_id, outbox_id, place in rows:
-            self._numbers.setdefault(client_id, {})[outbox_id] = number
-            self._next_number = max(self._next_number, number + 1)
-            outboxes, retired = clients.setdefault(client_id, ([], []))
-            if place < 0:
-                retired.append(outbox_id)
-            else:
-                boxes[number] = Outbox(outbox_id)
-                outboxes.append(boxes[number])
-        columns = "outbox, sequence, digest, reason, version, staleness"
-        for number, sequence, digest, reason, *place in self._db.execute(
-            f"SELECT {columns} FROM verdict ORDER BY outbox, sequence"  # noqa: S608
-        ):
-            boxes[number].verdicts.put(sequence, Verdict(digest, _REASONS[reason] if reason else None, *place))
-        for client_id, (outboxes, retired) in clients.items():
-            yield client_id, outboxes, retired
 
     def _tempo(self, saved: dict[str, Any]) -> Tempo:
         tempo = Tempo(saved["clients_at_work"], saved["buffer_size"])

@@ -11,7 +11,7 @@ from typing import NamedTuple, get_args
 
 from fedmq.schemas.errors import Reason
 
-__all__ = ["DIGEST_BYTES", "WINDOW", "Verdict", "Window"]
+__all__ = ["DIGEST_BYTES", "RECORD_BYTES", "WINDOW", "Verdict", "Window"]
 
 WINDOW = 64
 """Sequence numbers of an outbox that are remembered; an outbox holds fewer than this many updates."""
@@ -21,8 +21,11 @@ DIGEST_BYTES = 8
 
 _REASONS: tuple[Reason, ...] = get_args(Reason)
 _RECORD = struct.Struct(f"<B{DIGEST_BYTES}sQI")  # what was said, digest, version, staleness
-_NOTHING, _ACCEPTED, _REJECTED = 0, 1, 2  # and so on, in the order of the reasons
+_NOTHING, _ACCEPTED, _REJECTED = 0, 1, 2  # and so on, in the order of the reasons: it is the same for ever
 _MOST_STALENESS = (1 << 32) - 1
+
+RECORD_BYTES = _RECORD.size
+"""That a verdict takes."""
 
 
 class Verdict(NamedTuple):
@@ -44,16 +47,23 @@ class Verdict(NamedTuple):
 class Window:
     """Verdicts by sequence number: of the newest, and of those less than WINDOW below it.
 
-    Attributes:
+    Args:
         newest: the highest number that has a verdict; -1 without any.
+        records: what `packed` gave of it; None without any verdict.
+
+    Raises:
+        ValueError: these are no such records.
 
     """
 
     __slots__ = ("_records", "newest")
 
-    def __init__(self) -> None:
-        self.newest = -1
-        self._records = bytearray(WINDOW * _RECORD.size)
+    def __init__(self, newest: int = -1, records: bytes | None = None) -> None:
+        self.newest = newest
+        self._records = bytearray(WINDOW * RECORD_BYTES if records is None else records)
+        most = _REJECTED + len(_REASONS)
+        if len(self._records) != WINDOW * RECORD_BYTES or max(self._records[::RECORD_BYTES]) >= most:
+            raise ValueError(f"{len(self._records)} bytes of records that cannot be read")
 
     def get(self, sequence: int) -> Verdict | None:
         """The verdict on this number, if it is in the window and has one."""
@@ -67,13 +77,29 @@ class Window:
     def put(self, sequence: int, verdict: Verdict) -> None:
         """Remember a verdict on a number that is not below the window."""
         if sequence > self.newest:
-            for passed in range(max(self.newest + 1, sequence - WINDOW + 1), sequence):  # of which nothing came yet
-                self._records[_at(passed)] = _NOTHING
-            self.newest = sequence
+            self._go_on(sequence)
         digest, reason, version, staleness = verdict
         said = _ACCEPTED if reason is None else _REJECTED + _REASONS.index(reason)
         staleness = min(staleness or 0, _MOST_STALENESS)
         _RECORD.pack_into(self._records, _at(sequence), said, digest, version or 0, staleness)
+
+    def record(self, sequence: int) -> bytes | None:
+        """The verdict on this number as it is kept, if it is in the window and has one."""
+        if not self.newest - WINDOW < sequence <= self.newest:
+            return None
+        at = _at(sequence)
+        return bytes(self._records[at : at + RECORD_BYTES]) if self._records[at] != _NOTHING else None
+
+    def put_record(self, sequence: int, record: bytes) -> None:
+        """Remember what `record` gave, on a number that is not below the window."""
+        if sequence > self.newest:
+            self._go_on(sequence)
+        at = _at(sequence)
+        self._records[at : at + RECORD_BYTES] = record
+
+    def packed(self) -> bytes:
+        """All of it but `newest`."""
+        return bytes(self._records)
 
     def __iter__(self) -> Iterator[int]:
         """The numbers that have a verdict, in order."""
@@ -89,6 +115,12 @@ class Window:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def _go_on(self, sequence: int) -> None:
+        """Make this number the newest."""
+        for passed in range(max(self.newest + 1, sequence - WINDOW + 1), sequence):  # of which nothing came yet
+            self._records[_at(passed)] = _NOTHING
+        self.newest = sequence
+
 
 def _at(sequence: int) -> int:
-    return sequence % WINDOW * _RECORD.size
+    return sequence % WINDOW * RECORD_BYTES

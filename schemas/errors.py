@@ -23,7 +23,7 @@ Reason = Literal[
     "not_finite",  # NaN or infinity in weights or metrics
     "internal",  # the aggregator failed while judging it
 ]
-"""Why an update was refused, as its sender reads it."""
+"""Why an update was refused, as its sender reads it. New ones go to the end: run folders have their places."""
 
 REASONS: frozenset[str] = frozenset(get_args(Reason))
 

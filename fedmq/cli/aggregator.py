@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import signal
 
+from fedmq.aggregator.cycles import look_for_cycles_seldom
 from fedmq.aggregator.freed_memory import keep_freed_memory
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.server import Aggregator
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     aggregator = Aggregator(
         settings_of(options), new_run=options.new_run, init_from=options.init_from, replace=options.replace
     )
+    look_for_cycles_seldom()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: aggregator.ask_to_stop(signal.Signals(number).name))
     return aggregator.run().code

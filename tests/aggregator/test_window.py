@@ -62,3 +62,23 @@ def test_a_client_takes_two_kilobytes_however_much_it_has_sent() -> None:
     finally:
         tracemalloc.stop()
     assert taken / 200 < 2500
+
+
+@unhurried
+@given(steps)
+def test_what_is_packed_comes_back(steps: list[tuple[int, Verdict]]) -> None:
+    window, copy = Window(), Window()
+    for sequence, verdict in steps:
+        if sequence > window.newest - WINDOW:
+            window.put(sequence, verdict)
+            record = window.record(sequence)
+            assert record is not None
+            copy.put_record(sequence, record)
+    assert Window(window.newest, window.packed()) == window == copy
+
+
+def test_the_places_of_the_reasons_are_what_folders_on_disks_have() -> None:
+    assert get_args(Reason)[:15] == (
+        "malformed", "too_large", "wrong_run", "wrong_client", "signature", "revoked", "id_reused", "expired",
+        "task_version", "layout", "unknown_base", "too_stale", "late", "not_finite", "internal",
+    )  # fmt: skip

@@ -1,0 +1,152 @@
+"""The ledger in the database: a commit's verdicts go into one row, and many commits later into outboxes' windows.
+
+A thousand clients with a verdict each are a thousand places in a database; to write to all of them in every commit took
+a tenth of the aggregator's time. When a window is written at last, it has had many.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from fedmq.aggregator.ledger import Ledger, Outbox
+from fedmq.aggregator.state import News
+from fedmq.aggregator.window import RECORD_BYTES, WINDOW, Window
+from fedmq.schemas.messages import UpdateId
+
+__all__ = ["SCHEMA", "LedgerRows", "Statement"]
+
+SCHEMA = """
+CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY, client_id TEXT NOT NULL, outbox_id TEXT NOT NULL,
+    place INTEGER NOT NULL); -- among its client's, in the order of their coming; below 0 if only the id is remembered
+CREATE INDEX outbox_of_client ON outbox (client_id);
+CREATE TABLE judged (number INTEGER PRIMARY KEY, verdicts BLOB NOT NULL); -- of each of the last commits
+CREATE TABLE window (
+    outbox INTEGER PRIMARY KEY, -- its number
+    newest INTEGER NOT NULL, records BLOB NOT NULL); -- without what `judged` still has
+"""
+
+Statement = tuple[str, list[tuple[Any, ...]]]
+"""SQL, and the rows that it is executed for."""
+
+_COMMITS = 64  # whose verdicts are in no window yet
+_VERDICT = struct.Struct(f"<IQ{RECORD_BYTES}s")  # an outbox's number, a sequence number, a window's record
+_FORGET_WINDOWS = """
+DELETE FROM window WHERE outbox IN (SELECT number FROM outbox WHERE client_id = ? AND number NOT IN (?, ?))
+"""
+
+
+class LedgerRows:
+    """What of the ledger is where in the database, and what has to be written next."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, dict[str, int]] = {}  # of outboxes, by client and id
+        self._next_number = 0
+        self._next_row = 0
+        self._unwritten: dict[int, Window] = {}  # that are not in the database as they are
+        self._since: deque[list[int]] = deque()  # their numbers, by the commit from which on they are not
+
+    def statements(self, ledger: Ledger, news: News) -> list[Statement]:
+        """What a commit of this news writes, as of now."""
+        outboxes = [row for client_id in news.renewed for row in self._outboxes(ledger, client_id)]
+        remembered = {client_id: [-1, -1] for client_id in news.renewed}
+        for number, client_id, _, place in outboxes:
+            if place >= 0:
+                remembered[client_id][place] = number
+            else:
+                self._unwritten.pop(number, None)
+        written: list[Statement] = [
+            (_FORGET_WINDOWS, [(client_id, *numbers) for client_id, numbers in remembered.items()]),
+            ("DELETE FROM outbox WHERE client_id = ?", [(client_id,) for client_id in remembered]),
+            ("INSERT INTO outbox VALUES (?, ?, ?, ?)", outboxes),
+        ]
+        changed: list[int] = []
+        verdicts = b"".join(self._verdicts(ledger, news.judged, changed))
+        if verdicts:
+            self._since.append(changed)
+            due = self._since.popleft() if len(self._since) > _COMMITS else []
+            windows = [(n, window) for n in due if (window := self._unwritten.pop(n, None)) is not None]
+            written += [
+                ("INSERT INTO judged VALUES (?, ?)", [(self._next_row, verdicts)]),
+                ("INSERT OR REPLACE INTO window VALUES (?, ?, ?)", [(n, w.newest, w.packed()) for n, w in windows]),
+                ("DELETE FROM judged WHERE number <= ?", [(self._next_row - _COMMITS,)]),
+            ]
+            self._next_row += 1
+        return written
+
+    def forget(self) -> list[Statement]:
+        """What removes all of it."""
+        self._numbers, self._unwritten, self._since = {}, {}, deque()
+        return [(f"DELETE FROM {table}", [()]) for table in ("outbox", "judged", "window")]  # noqa: S608
+
+    def restore(self, database: sqlite3.Connection, ledger: Ledger) -> None:
+        """Fill a ledger from the last commit.
+
+        Raises:
+            ValueError: what is there is no ledger.
+
+        """
+        clients: dict[str, tuple[list[Outbox], list[str]]] = {}
+        boxes: dict[int, Outbox] = {}
+        rows = database.execute("SELECT number, client_id, outbox_id, place FROM outbox ORDER BY client_id, place")
+        for number, client_id, outbox_id, place in rows:
+            self._numbers.setdefault(client_id, {})[outbox_id] = number
+            self._next_number = max(self._next_number, number + 1)
+            outboxes, retired = clients.setdefault(client_id, ([], []))
+            if place < 0:
+                retired.append(outbox_id)
+            else:
+                boxes[number] = Outbox(outbox_id)
+                outboxes.append(boxes[number])
+        for number, newest, records in database.execute("SELECT outbox, newest, records FROM window"):
+            boxes[number].verdicts = Window(newest, records)
+        for row, verdicts in database.execute("SELECT number, verdicts FROM judged ORDER BY number"):
+            self._next_row = row + 1
+            self._since.append(self._again(boxes, verdicts))
+        for client_id, (outboxes, retired) in clients.items():
+            ledger.restore(client_id, outboxes, retired)
+
+    def _again(self, boxes: dict[int, Outbox], verdicts: bytes) -> list[int]:
+        """Put a commit's verdicts into windows; the numbers of those that are not in the database since then."""
+        if len(verdicts) % _VERDICT.size:
+            raise ValueError(f"{len(verdicts)} bytes of verdicts")
+        changed = []
+        for number, sequence, record in _VERDICT.iter_unpack(verdicts):
+            box = boxes.get(number)
+            if box is None:  # two others followed it
+                continue
+            window = box.verdicts
+            if sequence > window.newest - WINDOW:
+                window.put_record(sequence, record)
+            if number not in self._unwritten:
+                self._unwritten[number] = window
+                changed.append(number)
+        return changed
+
+    def _outboxes(self, ledger: Ledger, client_id: str) -> Iterator[tuple[int, str, str, int]]:
+        retired = ledger.retired(client_id)
+        places = [(outbox_id, n - len(retired)) for n, outbox_id in enumerate(retired)]
+        places += [(box.outbox_id, n) for n, box in enumerate(ledger.outboxes(client_id))]
+        before, numbers = self._numbers.get(client_id, {}), dict[str, int]()
+        for outbox_id, place in places:
+            if outbox_id not in before:
+                before[outbox_id], self._next_number = self._next_number, self._next_number + 1
+            numbers[outbox_id] = before[outbox_id]
+            yield numbers[outbox_id], client_id, outbox_id, place
+        self._numbers[client_id] = numbers
+
+    def _verdicts(self, ledger: Ledger, judged: list[tuple[str, UpdateId]], changed: list[int]) -> Iterator[bytes]:
+        for client_id, update in judged:
+            box = ledger.outbox(client_id, update.outbox_id)
+            record = box.verdicts.record(update.sequence) if box is not None else None
+            if box is None or record is None:  # it came and went within this commit
+                continue
+            number = self._numbers[client_id][update.outbox_id]
+            yield _VERDICT.pack(number, update.sequence, record)
+            if number not in self._unwritten:
+                self._unwritten[number] = box.verdicts
+                changed.append(number)

@@ -1,0 +1,161 @@
+"""The ledger in the database: after any commits, what is read back is what was in memory."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedmq.aggregator.judged import Judged
+from fedmq.aggregator.ledger import Ledger
+from fedmq.aggregator.ledger_rows import SCHEMA, LedgerRows
+from fedmq.aggregator.state import News
+from fedmq.aggregator.window import RECORD_BYTES, WINDOW
+from fedmq.schemas.messages import UpdateId
+from tests.aggregator.small_run import outbox
+from tests.generators import unhurried
+
+Step = tuple[str, int, int] | None
+"""Client, outbox and sequence number of an update; None for a commit."""
+
+updates = st.tuples(st.sampled_from(["alice", "bob", "carol"]), st.integers(0, 4), st.integers(0, 300))
+
+
+class World:
+    """A ledger, and a database with what was committed of it."""
+
+    def __init__(self) -> None:
+        self.ledger, self.rows, self.news = Ledger(), LedgerRows(), News()
+        self.database = sqlite3.connect(":memory:", isolation_level=None)
+        self.database.executescript(SCHEMA)
+
+    def judge(self, client_id: str, box: int, sequence: int, reason: str = "") -> None:
+        update, digest = UpdateId(outbox_id=outbox(box), sequence=sequence), f"{sequence:064x}"
+        if self.ledger.find(client_id, update, digest) is None:
+            judged = Judged(update, "layout" if reason else None, reason, None if reason else 7, None if reason else 1)
+            if self.ledger.enter(client_id, digest, judged):
+                self.news.renewed.add(client_id)
+            self.news.judged.append((client_id, update))
+
+    def commit(self) -> None:
+        for sql, rows in self.rows.statements(self.ledger, self.news):
+            self.database.executemany(sql, rows)
+        self.news = News()
+
+    def restart(self) -> None:
+        self.ledger, self.rows = self.read()
+
+    def read(self) -> tuple[Ledger, LedgerRows]:
+        ledger, rows = Ledger(), LedgerRows()
+        rows.restore(self.database, ledger)
+        assert content(ledger) == content(self.ledger)
+        return ledger, rows
+
+    def count(self, table: str) -> int:
+        return int(self.database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def content(ledger: Ledger) -> dict[str, object]:
+    return {client: (ledger.outboxes(client), ledger.retired(client)) for client in sorted(ledger.clients())}
+
+
+@unhurried
+@given(st.lists(st.lists(updates, max_size=5), max_size=200), st.sets(st.integers(0, 199)))
+def test_what_is_read_back_is_what_was_committed(commits: list[list[tuple[str, int, int]]], restarts: set[int]) -> None:
+    world = World()
+    for number, some in enumerate(commits):
+        for client_id, box, sequence in some:
+            world.judge(client_id, box, sequence)
+        world.commit()
+        if number in restarts:
+            world.restart()
+    world.restart()
+
+
+@pytest.mark.parametrize("again_after", [1000, 100, 7, 1])
+def test_a_restart_at_any_of_many_commits_changes_nothing(again_after: int) -> None:
+    world = World()
+    for number in range(300):
+        world.judge("alice", 0, number)
+        world.judge("bob", 0, 2 * number, reason="" if number % 3 else "other entries")
+        world.judge("carol", 0, 70 * (number // 2) + number % 2)  # past numbers that never come
+        world.judge("dave", 0, number // 10)
+        world.commit()
+        world.read()
+        if number % again_after == 0:
+            world.restart()
+
+
+def test_a_window_is_written_once_in_many_commits() -> None:
+    world, written = World(), 0
+    for sequence in range(64 * 4):
+        world.judge("alice", 0, sequence)
+        written += sum(len(rows) for sql, rows in world.rows.statements(world.ledger, world.news) if "O window" in sql)
+        world.news = News()
+    assert written == 3
+
+
+def test_the_last_verdicts_are_in_a_few_rows_and_the_rest_in_windows() -> None:
+    world = World()
+    for sequence in range(1000):
+        for client in range(5):
+            world.judge(f"client-{client}", 0, sequence)
+        world.commit()
+    assert world.count("judged") == 64
+    assert world.count("window") == 5
+    assert world.count("outbox") == 5
+
+
+def test_an_outbox_that_two_others_followed_leaves_no_window() -> None:
+    world = World()
+    for box in range(4):
+        for sequence in range(10):
+            world.judge("alice", box, sequence)
+            world.commit()
+    for sequence in range(100):
+        world.judge("bob", 0, sequence)
+        world.commit()
+    assert world.count("window") == 2 + 1
+    world.restart()
+
+
+def test_a_commit_that_judged_nothing_writes_nothing() -> None:
+    world = World()
+    world.judge("alice", 0, 0)
+    world.commit()
+    assert [rows for _, rows in world.rows.statements(world.ledger, News()) if rows] == []
+
+
+def test_another_run_begins_with_nothing_of_the_old_one() -> None:
+    world = World()
+    for sequence in range(WINDOW + 10):
+        world.judge("alice", 0, sequence)
+        world.commit()
+    for sql, rows in world.rows.forget():
+        world.database.executemany(sql, rows)
+    world.ledger = Ledger()
+    world.restart()
+    for sequence in range(200):
+        world.judge("alice", 0, sequence)
+        world.commit()
+    world.restart()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "content"),
+    [
+        ("window", "records", b"\0"),
+        ("window", "records", b"\xff" * (WINDOW * RECORD_BYTES)),
+        ("judged", "verdicts", b"\0"),
+    ],
+)
+def test_damage_is_noticed(table: str, column: str, content: bytes) -> None:
+    world = World()
+    for sequence in range(100):
+        world.judge("alice", 0, sequence)
+        world.commit()
+    world.database.execute(f"UPDATE {table} SET {column} = ?", (content,))
+    with pytest.raises(ValueError, match="bytes of"):
+        LedgerRows().restore(world.database, Ledger())
