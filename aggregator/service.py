@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedmq.aggregator.aside import LARGE_BYTES
 from fedmq.aggregator.commits import Commits, Done
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.disk_fault import DiskFault
@@ -20,28 +19,24 @@ from fedmq.aggregator.evaluations import Evaluations
 from fedmq.aggregator.evaluator import Evaluator
 from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.gate import Gate, PresenceState
-from fedmq.aggregator.judging import Answer, Judging
 from fedmq.aggregator.publisher import Publisher
-from fedmq.aggregator.replies import Replies
+from fedmq.aggregator.reception import Reception, ignored
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.transfers import Transfers
 from fedmq.aggregator.vectors import Step, nothing
 from fedmq.schemas.codecs import CODECS, codec_named
-from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Later, Missing, Need, Offer, Part, UpdateId
-from fedmq.schemas.topics import Topics, is_id
-from fedmq.schemas.wire import decode
+from fedmq.schemas.errors import ProtocolError, StoreError
+from fedmq.schemas.messages import AggregatorPresence
+from fedmq.schemas.topics import Topics
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
-from fedmq.transport.spool import Spool
 
 __all__ = ["AggregatorService", "Ending"]
 
 log = logging.getLogger("fedmq.aggregator")
 
 _TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing that they do is finer than that
-_HELD_SECONDS = 1.0  # until an update is offered again while a huge buffer is written
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that follows it ends within five
 
@@ -99,15 +94,10 @@ class AggregatorService:
         self.on_version: Callable[[VersionRecord], None] = lambda record: None
         self._link = link
         self._topics = topics
-        self._updates = topics.updates.removesuffix("+")
         self._core = core
         self._publisher = publisher
         self._incarnation = incarnation
         self._gate = Gate(link, topics, fence or Fence(incarnation), self._presence)
-        self._transfers = transfers
-        self._revoked = revoked or Revoked(None)
-        self._unread = ""  # why the list of the revoked could not be read last
-        self._out: frozenset[str] = frozenset()
         self._reload = reload
         self._evaluations = Evaluations(evaluator)
         self._step = step
@@ -115,8 +105,11 @@ class AggregatorService:
         self._begun = clock() - core.state.seconds
         self._commits = Commits(store, link.wake, self.now)
         self._disk = DiskFault()
-        self._judging = Judging(link.wake)
-        self._statuses: list[Message] = []  # that came while the core was a thread's
+        self._reception = Reception(
+            link=link, topics=topics, core=core, incarnation=incarnation, gate=self._gate, commits=self._commits,
+            disk=self._disk, publisher=publisher, transfers=transfers, revoked=revoked or Revoked(None), step=step,
+            now=self.now,
+        )  # fmt: skip
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
         self._commit(self.now())
@@ -155,7 +148,7 @@ class AggregatorService:
             if self._disk.why is not None:
                 self._try_disk(now)
                 return
-            if not self._take_verdict():
+            if not self._reception.judged():
                 return
             core.tick(now)
             self._evaluations.take(core, now)
@@ -163,14 +156,14 @@ class AggregatorService:
             wanted = self._publisher.due(core.state.version, core.state.finished, now)
             if commits.due(core, idle=idle, wanted=wanted):
                 self._commit(now)
-            self._judge_next()
-            if self._judging.busy:
+            self._reception.judge_next()
+            if self._reception.busy:
                 return
         except StoreError as error:
             self._disk_failed(error, now)
             return
         if commits.is_all(core):
-            self._answer(commits.replies.take())  # what was committed before
+            self._reception.answer(commits.replies.take())  # what was committed before
         self._show(now)
         self._evaluations.start(commits, core)
         if self._core.state.finished is not None and self.ended is None:
@@ -181,10 +174,10 @@ class AggregatorService:
         commits, core = self._commits, self._core
         if self._disk.why is not None:
             times: list[float | None] = [] if commits.busy else [self._disk.retry_at]  # the writer wakes the link
-        elif self._judging.busy:
+        elif self._reception.busy:
             times = [self._gate.deadline(), self._publisher.work_deadline()]
         else:
-            if self._judging.waits and not self._occupied:
+            if self._reception.may_judge:
                 return self.now()
             times = [core.deadline(), commits.deadline(core), self._gate.deadline(), self._publisher.work_deadline()]
             if commits.may_show(core):
@@ -244,7 +237,7 @@ class AggregatorService:
             self._leave(ending, quietly=True)
             return
         commits, until = self._commits, self._clock() + _LAST_COMMIT_SECONDS
-        if not self._take_verdict(_LAST_COMMIT_SECONDS):
+        if not self._reception.judged(_LAST_COMMIT_SECONDS):
             self._leave(ending)
             return
         try:
@@ -295,63 +288,11 @@ class AggregatorService:
         )
 
     def _received(self, message: Message) -> None:
-        topic = message.topic
         try:
-            if topic.startswith(self._updates):
-                client_id = topic[len(self._updates) :]
-                if not is_id(client_id):
-                    raise ProtocolError("malformed", f"{client_id[:80]!r} is no client id")
-                self._told(client_id, message)
-                return
-            client_id_of_status = self._topics.sender(topic)
-            if client_id_of_status is None:
-                self._shown_by_others(topic, message.payload)
-            elif self._judging.busy:
-                self._statuses.append(message)
-            elif message.payload:
-                status, _ = decode(message.payload, ClientStatus)
-                self._core.presence(client_id_of_status, status.state == "online", self.now())
+            if not self._reception.received(message):
+                self._shown_by_others(message.topic, message.payload)
         except ProtocolError as error:
-            log.warning("ignored topic=%s reason=%s detail=%r", topic, error.reason, str(error))
-
-    def _told(self, client_id: str, message: Message) -> None:
-        """A client told something about an update or a snapshot. Raises ProtocolError: it cannot be read."""
-        if not self._gate.open:
-            self._gate.hold(message)
-            return
-        said, body = decode(message.payload, Offer, Part, Need)
-        if client_id in self._outside():
-            if isinstance(said, Offer):
-                self._turn_away(client_id, said)
-        elif isinstance(said, Offer):
-            self._judge(client_id, said, body)
-        elif isinstance(said, Part):
-            self._take_part(client_id, said, body)
-        elif isinstance(said, Need):
-            self._publisher.need(client_id, said, self.now())
-
-    def _outside(self) -> frozenset[str]:
-        """Who is revoked."""
-        try:
-            self._out, self._unread = self._revoked.ids(), ""
-        except ConfigError as error:
-            if str(error) != self._unread:
-                log.error("whoever was out is so still: %s", error)
-            self._unread = str(error)
-        return self._out
-
-    def _turn_away(self, client_id: str, offer: Offer) -> None:
-        """An offer of a client that is revoked; what was judged before keeps its verdict."""
-        if self._disk.why is not None or self._commits.holds:
-            return
-        if self._transfers is not None:
-            self._transfers.over(client_id)
-        judged = self._core.judged
-        refusal = ProtocolError("revoked", f"client {client_id!r} was taken out of this federation")
-        self._commits.replies.add(client_id, self._core.refuse(client_id, offer, refusal))
-        if self._core.judged != judged:
-            self._commits.judged(self.now())
-            log.warning("rejected client=%s sequence=%d reason=revoked", client_id, offer.update.sequence)
+            ignored(message.topic, error)
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state
@@ -371,108 +312,6 @@ class AggregatorService:
             return None
         return hashlib.sha256(codec_named(codec).encode(weights, self._core.state.layout)).hexdigest()
 
-    @property
-    def _occupied(self) -> bool:
-        """Whether a thread works on the model, so that another vector of it would be one too many."""
-        return self._commits.holds or self._judging.busy or self._publisher.making
-
-    def _judge(self, client_id: str, offer: Offer, body: memoryview, spool: Spool | None = None) -> None:
-        now, core = self.now(), self._core
-        if self._disk.why is not None:
-            self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
-            return
-        if self._occupied:
-            self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
-            return
-        self._publisher.heard(client_id)
-        judged = core.judged
-        if spool is not None and core.state.weights.nbytes > LARGE_BYTES:
-            self._judging.start(
-                client_id, offer, judged, lambda: core.judge(client_id, offer, body, now, digest=spool.digest())
-            )
-            return
-        digest = spool.digest() if spool is not None else None
-        try:
-            answer: Answer = core.judge(client_id, offer, body, now, digest=digest)
-        except Exception as error:
-            answer = error
-        self._verdict(client_id, offer, answer, judged, now)
-
-    def _verdict(self, client_id: str, offer: Offer, answer: Answer, judged: int, now: float) -> None:
-        """What judging has come to; `judged` is how many verdicts the core had given before."""
-        core, commits = self._core, self._commits
-        if isinstance(answer, Exception):
-            # Ours, not the sender's; but an update that breaks us must not come back for ever.
-            log.error("judging failed client=%s sequence=%d", client_id, offer.update.sequence, exc_info=answer)
-            refusal = ProtocolError("internal", f"the aggregator failed: {type(answer).__name__}")
-            answer = core.refuse(client_id, offer, refusal)
-        if isinstance(answer, Later):  # its bytes stay where they are, spooled ones too
-            self._reply(client_id, answer)
-            return
-        if isinstance(answer, Missing):
-            self._ask(client_id, offer, answer, now)
-            return
-        if self._transfers is not None:
-            self._transfers.judged(client_id, offer)
-        commits.replies.add(client_id, answer)
-        if core.judged == judged:
-            return  # the answer was committed before, or is about to be
-        commits.judged(now)
-        self._step("judged")
-        if answer.reason is not None:
-            log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
-                        client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
-
-    def _ask(self, client_id: str, offer: Offer, answer: Missing, now: float) -> None:
-        """Have the bytes of an update sent, or judge it if they have come before. None of it promises anything."""
-        try:
-            asked = answer if self._transfers is None else self._transfers.ask(client_id, offer, now)
-            if isinstance(asked, Missing | Later):
-                self._reply(client_id, asked)
-            else:
-                self._judge(client_id, offer, asked.view(), asked)
-        except StoreError as error:
-            self._no_room(client_id, offer.update, error)
-
-    def _take_part(self, client_id: str, part: Part, body: memoryview) -> None:
-        if self._transfers is None or self._disk.why is not None:
-            return
-        now = self.now()
-        self._publisher.heard(client_id)
-        try:
-            answer = self._transfers.take(client_id, part, body, now)
-        except StoreError as error:
-            self._no_room(client_id, part.update, error)
-            return
-        if isinstance(answer, Offer):
-            self._judging.wait(client_id, answer)
-            self._judge_next()
-        elif answer is not None:
-            self._reply(client_id, answer)
-
-    def _judge_next(self) -> None:
-        """Judge the updates whose bytes are all here, until one of them takes a thread."""
-        while self._judging.waits and not self._occupied:
-            self._judge(*self._judging.next(), memoryview(b""))
-
-    def _take_verdict(self, timeout: float = 0.0) -> bool:
-        """Go on with what a thread has judged; whether none of them judges."""
-        done = self._judging.take(timeout)
-        if self._judging.busy:
-            return False
-        if done is not None and isinstance(done.answer, StoreError):
-            self._no_room(done.client_id, done.offer.update, done.answer)
-        elif done is not None:
-            self._verdict(done.client_id, done.offer, done.answer, done.before, self.now())
-        statuses, self._statuses = self._statuses, []
-        for message in statuses:
-            self._received(message)
-        return True
-
-    def _no_room(self, client_id: str, update: UpdateId, error: StoreError) -> None:
-        log.error("a part was not kept client=%s: %s", client_id, error)
-        self._reply(client_id, Later(update=update, reason="disk", seconds=self._disk.offer_again(self.now())))
-
     def _commit(self, now: float) -> None:
         """Begin a commit of everything that is in memory; it may be done at once. Raises StoreError."""
         self._core.state.seconds = now
@@ -482,9 +321,8 @@ class AggregatorService:
         """What follows from a commit that is done."""
         if done is None:
             return
-        if self._transfers is not None:
-            self._transfers.committed()
-        self._answer(done.replies)
+        self._reception.committed()
+        self._reception.answer(done.replies)
         self._commits.told()
         for version, metrics in done.news.measured.items():
             self._publisher.measured(version, metrics)
@@ -501,9 +339,7 @@ class AggregatorService:
         first = self._disk.why is None
         log.error("the disk failed, trying again in %.0f s: %s", self._disk.failed(str(error), now), error)
         self._commits.forget()
-        self._judging.clear()
-        if self._transfers is not None:
-            self._transfers.forgotten()
+        self._reception.forget()
         if first and self._gate.open:
             self._gate.say("online")  # with what is wrong
 
@@ -512,7 +348,7 @@ class AggregatorService:
         if not self._commits.busy:
             if now < self._disk.retry_at:
                 return
-            self._core = self._reload()
+            self._core = self._reception.core = self._reload()
             self._commit(now)  # all of it, so that the disk is known to take it
         self._tell(self._commits.take(0.0))
         if self._commits.busy:
@@ -524,21 +360,10 @@ class AggregatorService:
             self._gate.say("online")
             self._may_begin()
 
-    def _answer(self, replies: Replies) -> None:
-        for client_id, reply in replies.messages(self._core.state.run, self._incarnation):
-            # A lost one is healed by the next offer, as is one that the broker acknowledged and lost.
-            self._link.publish(self._topics.reply(client_id), reply, qos=0)
-            self._step("receipt-sent")
-
-    def _reply(self, client_id: str, answer: Missing | Later) -> None:
-        replies = Replies()
-        replies.add(client_id, answer)
-        self._answer(replies)
-
     def _show(self, now: float, *, at_once: bool = False) -> None:
         """Show what is committed, if it is due."""
         commits, core = self._commits, self._core
-        if self._disk.why is not None or self._judging.busy or not commits.may_show(core):
+        if self._disk.why is not None or self._reception.busy or not commits.may_show(core):
             return
         if not (at_once or self._publisher.due(commits.version, commits.finished, now)):
             return

@@ -37,6 +37,7 @@ MAY_USE_THE_TRANSPORT = {
     "aggregator/service.py",
     "aggregator/gate.py",
     "aggregator/publisher.py",
+    "aggregator/reception.py",
     "aggregator/snapshots.py",
     "aggregator/transfers.py",
     "edge_client/download.py",

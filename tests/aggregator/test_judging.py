@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmq.aggregator import publisher, service, writer
+from fedmq.aggregator import publisher, reception, writer
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
@@ -132,18 +132,18 @@ class Hall:
 
 @pytest.fixture
 def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
-    for module in (service, publisher, writer):
+    for module in (reception, publisher, writer):
         monkeypatch.setattr(module, "LARGE_BYTES", 2 * LAYOUT.size)
     monkeypatch.setattr(writer, "_AT_ONCE_BYTES", -1)
     hall = Hall(tmp_path)
     yield hall
     hall.goes_on.set()
     made = hall.service
-    hall.until(lambda: not (made._judging.busy or made.writing or made._publisher.making))
+    hall.until(lambda: not (made._reception.busy or made.writing or made._publisher.making))
     if made.ended is None:
         made._leave(Ending(0, "the test is over"))
-    assert made._transfers is not None
-    made._transfers.close()
+    assert made._reception._transfers is not None
+    made._reception._transfers.close()
     hall.store.close()
 
 

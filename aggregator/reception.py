@@ -1,0 +1,296 @@
+"""What clients say, taken in: who may speak, what is judged now, later or in a thread, and what each is told.
+
+What is told at once promises nothing; a verdict waits for its commit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from fedmq.aggregator.aside import LARGE_BYTES
+from fedmq.aggregator.commits import Commits
+from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.disk_fault import DiskFault
+from fedmq.aggregator.gate import Gate
+from fedmq.aggregator.judging import Answer, Judging
+from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.replies import Replies
+from fedmq.aggregator.revoked import Revoked
+from fedmq.aggregator.transfers import Transfers
+from fedmq.aggregator.vectors import Step
+from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
+from fedmq.schemas.messages import ClientStatus, Later, Missing, Need, Offer, Part, UpdateId
+from fedmq.schemas.topics import Topics, is_id
+from fedmq.schemas.wire import decode
+from fedmq.transport.link import Link, Message
+from fedmq.transport.spool import Spool
+
+__all__ = ["Reception", "ignored"]
+
+log = logging.getLogger("fedmq.aggregator")
+
+_HELD_SECONDS = 1.0  # until an update is offered again while a huge buffer is written
+
+
+class Reception:
+    """Between the link and the core.
+
+    Args:
+        link: to the broker.
+        topics: of the federation.
+        core: what decides.
+        incarnation: of this aggregator.
+        gate: whether updates may be taken.
+        commits: what verdicts wait for.
+        disk: whether it works.
+        publisher: asked for parts of snapshots, and what shows who was heard.
+        transfers: takes updates that come in parts; None for links on which any message fits.
+        revoked: devices that are out.
+        step: called after each step of what happens to an update, with its name.
+        now: seconds of the run.
+
+    Attributes:
+        core: another one when the disk had failed.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        topics: Topics,
+        core: AggregatorCore,
+        incarnation: str,
+        gate: Gate,
+        commits: Commits,
+        disk: DiskFault,
+        publisher: Publisher,
+        transfers: Transfers | None,
+        revoked: Revoked,
+        step: Step,
+        now: Callable[[], float],
+    ) -> None:
+        self.core = core
+        self._link = link
+        self._topics = topics
+        self._updates = topics.updates.removesuffix("+")
+        self._incarnation = incarnation
+        self._gate = gate
+        self._commits = commits
+        self._disk = disk
+        self._publisher = publisher
+        self._transfers = transfers
+        self._revoked = revoked
+        self._unread = ""  # why the list of the revoked could not be read last
+        self._out: frozenset[str] = frozenset()
+        self._judging = Judging(link.wake)
+        self._statuses: list[Message] = []  # that came while the core was a thread's
+        self._step = step
+        self._now = now
+
+    @property
+    def busy(self) -> bool:
+        """Whether the core is a thread's, which judges."""
+        return self._judging.busy
+
+    @property
+    def may_judge(self) -> bool:
+        """Whether an update whose bytes are all here waits for nothing else."""
+        return self._judging.waits and not self._occupied
+
+    def received(self, message: Message) -> bool:
+        """Take in what a client said or shows; whether a client writes on this topic.
+
+        Raises:
+            ProtocolError: it cannot be read.
+
+        """
+        topic = message.topic
+        if topic.startswith(self._updates):
+            client_id = topic[len(self._updates) :]
+            if not is_id(client_id):
+                raise ProtocolError("malformed", f"{client_id[:80]!r} is no client id")
+            self._told(client_id, message)
+            return True
+        client_id_of_status = self._topics.sender(topic)
+        if client_id_of_status is None:
+            return False
+        if self._judging.busy:
+            self._statuses.append(message)
+        elif message.payload:
+            status, _ = decode(message.payload, ClientStatus)
+            self.core.presence(client_id_of_status, status.state == "online", self._now())
+        return True
+
+    def judge_next(self) -> None:
+        """Judge the updates whose bytes are all here, until one of them takes a thread."""
+        while self.may_judge:
+            self._judge(*self._judging.next(), memoryview(b""))
+
+    def judged(self, timeout: float = 0.0) -> bool:
+        """Go on with what a thread has judged, if it has within `timeout` seconds; whether none of them judges."""
+        done = self._judging.take(timeout)
+        if self._judging.busy:
+            return False
+        if done is not None and isinstance(done.answer, StoreError):
+            self._no_room(done.client_id, done.offer.update, done.answer)
+        elif done is not None:
+            self._verdict(done.client_id, done.offer, done.answer, done.before, self._now())
+        statuses, self._statuses = self._statuses, []
+        for message in statuses:
+            try:
+                self.received(message)
+            except ProtocolError as error:
+                ignored(message.topic, error)
+        return True
+
+    def answer(self, replies: Replies) -> None:
+        """Tell clients what became of their offers."""
+        for client_id, reply in replies.messages(self.core.state.run, self._incarnation):
+            # A lost one is healed by the next offer, as is one that the broker acknowledged and lost.
+            self._link.publish(self._topics.reply(client_id), reply, qos=0)
+            self._step("receipt-sent")
+
+    def committed(self) -> None:
+        """All verdicts are on the disk."""
+        if self._transfers is not None:
+            self._transfers.committed()
+
+    def forget(self) -> None:
+        """The verdicts since the last commit are void: whoever waits for one will offer again."""
+        self._judging.clear()
+        if self._transfers is not None:
+            self._transfers.forgotten()
+
+    def _told(self, client_id: str, message: Message) -> None:
+        """A client told something about an update or a snapshot. Raises ProtocolError: it cannot be read."""
+        if not self._gate.open:
+            self._gate.hold(message)
+            return
+        said, body = decode(message.payload, Offer, Part, Need)
+        if client_id in self._outside():
+            if isinstance(said, Offer):
+                self._turn_away(client_id, said)
+        elif isinstance(said, Offer):
+            self._judge(client_id, said, body)
+        elif isinstance(said, Part):
+            self._take_part(client_id, said, body)
+        elif isinstance(said, Need):
+            self._publisher.need(client_id, said, self._now())
+
+    def _outside(self) -> frozenset[str]:
+        """Who is revoked."""
+        try:
+            self._out, self._unread = self._revoked.ids(), ""
+        except ConfigError as error:
+            if str(error) != self._unread:
+                log.error("whoever was out is so still: %s", error)
+            self._unread = str(error)
+        return self._out
+
+    def _turn_away(self, client_id: str, offer: Offer) -> None:
+        """An offer of a client that is revoked; what was judged before keeps its verdict."""
+        if self._disk.why is not None or self._commits.holds:
+            return
+        if self._transfers is not None:
+            self._transfers.over(client_id)
+        judged = self.core.judged
+        refusal = ProtocolError("revoked", f"client {client_id!r} was taken out of this federation")
+        self._commits.replies.add(client_id, self.core.refuse(client_id, offer, refusal))
+        if self.core.judged != judged:
+            self._commits.judged(self._now())
+            log.warning("rejected client=%s sequence=%d reason=revoked", client_id, offer.update.sequence)
+
+    @property
+    def _occupied(self) -> bool:
+        """Whether a thread works on the model, so that another vector of it would be one too many."""
+        return self._commits.holds or self._judging.busy or self._publisher.making
+
+    def _judge(self, client_id: str, offer: Offer, body: memoryview, spool: Spool | None = None) -> None:
+        now, core = self._now(), self.core
+        if self._disk.why is not None:
+            self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
+            return
+        if self._occupied:
+            self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
+            return
+        self._publisher.heard(client_id)
+        judged = core.judged
+        if spool is not None and core.state.weights.nbytes > LARGE_BYTES:
+            self._judging.start(
+                client_id, offer, judged, lambda: core.judge(client_id, offer, body, now, digest=spool.digest())
+            )
+            return
+        digest = spool.digest() if spool is not None else None
+        try:
+            answer: Answer = core.judge(client_id, offer, body, now, digest=digest)
+        except Exception as error:
+            answer = error
+        self._verdict(client_id, offer, answer, judged, now)
+
+    def _verdict(self, client_id: str, offer: Offer, answer: Answer, judged: int, now: float) -> None:
+        """What judging has come to; `judged` is how many verdicts the core had given before."""
+        core, commits = self.core, self._commits
+        if isinstance(answer, Exception):
+            # Ours, not the sender's; but an update that breaks us must not come back for ever.
+            log.error("judging failed client=%s sequence=%d", client_id, offer.update.sequence, exc_info=answer)
+            refusal = ProtocolError("internal", f"the aggregator failed: {type(answer).__name__}")
+            answer = core.refuse(client_id, offer, refusal)
+        if isinstance(answer, Later):  # its bytes stay where they are, spooled ones too
+            self._reply(client_id, answer)
+            return
+        if isinstance(answer, Missing):
+            self._ask(client_id, offer, answer, now)
+            return
+        if self._transfers is not None:
+            self._transfers.judged(client_id, offer)
+        commits.replies.add(client_id, answer)
+        if core.judged == judged:
+            return  # the answer was committed before, or is about to be
+        commits.judged(now)
+        self._step("judged")
+        if answer.reason is not None:
+            log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
+                        client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
+
+    def _ask(self, client_id: str, offer: Offer, answer: Missing, now: float) -> None:
+        """Have the bytes of an update sent, or judge it if they have come before. None of it promises anything."""
+        try:
+            asked = answer if self._transfers is None else self._transfers.ask(client_id, offer, now)
+            if isinstance(asked, Missing | Later):
+                self._reply(client_id, asked)
+            else:
+                self._judge(client_id, offer, asked.view(), asked)
+        except StoreError as error:
+            self._no_room(client_id, offer.update, error)
+
+    def _take_part(self, client_id: str, part: Part, body: memoryview) -> None:
+        if self._transfers is None or self._disk.why is not None:
+            return
+        now = self._now()
+        self._publisher.heard(client_id)
+        try:
+            answer = self._transfers.take(client_id, part, body, now)
+        except StoreError as error:
+            self._no_room(client_id, part.update, error)
+            return
+        if isinstance(answer, Offer):
+            self._judging.wait(client_id, answer)
+            self.judge_next()
+        elif answer is not None:
+            self._reply(client_id, answer)
+
+    def _no_room(self, client_id: str, update: UpdateId, error: StoreError) -> None:
+        log.error("a part was not kept client=%s: %s", client_id, error)
+        self._reply(client_id, Later(update=update, reason="disk", seconds=self._disk.offer_again(self._now())))
+
+    def _reply(self, client_id: str, answer: Missing | Later) -> None:
+        replies = Replies()
+        replies.add(client_id, answer)
+        self.answer(replies)
+
+
+def ignored(topic: str, error: ProtocolError) -> None:
+    """A message that cannot be read has no answer."""
+    log.warning("ignored topic=%s reason=%s detail=%r", topic, error.reason, str(error))
