@@ -99,6 +99,13 @@ class Reception:
         """Whether an update whose bytes are all here waits for nothing else."""
         return self._judging.waits and not self._occupied
 
+    @property
+    def coming_until(self) -> float:
+        """The time until which another update most likely comes to be judged."""
+        if self._judging.waits:
+            return float("inf")
+        return float("-inf") if self._transfers is None else self._transfers.coming_until
+
     def received(self, message: Message) -> bool:
         """Take in what a client said or shows; whether a client writes on this topic.
 

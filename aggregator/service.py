@@ -154,6 +154,8 @@ class AggregatorService:
             self._evaluations.take(core, now)
             self._tell(commits.take(0.0))
             wanted = self._publisher.due(core.state.version, core.state.finished, now)
+            # A commit between two parts would be one for each update.
+            idle = idle and now >= self._reception.coming_until
             if commits.due(core, idle=idle, wanted=wanted):
                 self._commit(now)
             self._reception.judge_next()
@@ -179,7 +181,10 @@ class AggregatorService:
         else:
             if self._reception.may_judge:
                 return self.now()
-            times = [core.deadline(), commits.deadline(core), self._gate.deadline(), self._publisher.work_deadline()]
+            commit = commits.deadline(core)
+            if commit is not None:
+                commit = max(commit, self._reception.coming_until)
+            times = [core.deadline(), commit, self._gate.deadline(), self._publisher.work_deadline()]
             if commits.may_show(core):
                 times.append(self._publisher.deadline(commits.version, commits.finished))
         return min((at for at in times if at is not None), default=None)

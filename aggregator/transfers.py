@@ -21,6 +21,7 @@ _WINDOW = 8  # parts of one client on their way at most
 _ALL_WINDOWS = 16  # parts of all together, if that leaves each of them one: a broker's queue may hold no more than 20
 _LEAST_PART = 4096  # bytes; of smaller ones a hostile client could send millions
 _ACTIVE_SECONDS = 10.0  # since its last part, that a client has its share of the windows
+_NEXT_PART_SECONDS = 0.03  # after a part, in which the next one most likely comes
 _IDLE_SECONDS = 120.0  # after which a transfer may be given up for another one
 _BUSY_SECONDS = 5.0  # until a client that found no room offers again
 _LEFT_SECONDS = 10.0  # after a restart, in which a client may come back to what is half here of it
@@ -57,9 +58,13 @@ class Transfers:
         folder: of the spools.
         most_bytes: what all updates together may take there.
 
+    Attributes:
+        coming_until: the time until which more of an update that is half here most likely comes.
+
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
+        self.coming_until = float("-inf")
         self._folder = folder
         self._most_bytes = most_bytes
         self._transfers: dict[str, _Transfer] = {}
@@ -117,7 +122,10 @@ class Transfers:
         transfer.heard, transfer.at = max(part.number, transfer.heard or 0), now
         transfer.unanswered += 1
         if transfer.spool.coverage.complete:
+            begun = (one.at for one in self._transfers.values() if one.spool and not one.spool.coverage.complete)
+            self.coming_until = max(begun, default=float("-inf")) + _NEXT_PART_SECONDS
             return transfer.offer
+        self.coming_until = now + _NEXT_PART_SECONDS
         # Half of the window that its client knows of: a larger one of now it might never fill.
         return transfer.missing(self._window(now)) if transfer.unanswered >= max(1, transfer.window // 2) else None
 
