@@ -47,6 +47,7 @@ def encode_bytes(values: Vector, encoding: Encoding) -> bytes:
         if encoding.unbiased:
             rows += uniform(encoding.seed, start, rows.size).reshape(rows.shape)
             np.floor(rows, out=rows)
+            np.minimum(rows, 127, out=rows)  # 127 and almost 1 are 128 in float32
         else:
             np.rint(rows, out=rows)
         codes[start : start + len(chunk)] = block[: len(chunk)]

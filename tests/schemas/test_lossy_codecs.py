@@ -205,3 +205,9 @@ def test_zstd_is_used_only_where_it_wins() -> None:
         assert len(sent) <= len(data)
         assert codec.decode(sent, layout).tobytes() == vector.tobytes()
     assert len(codec_named("float32-zstd").encode(gaussian(), plain(NUMBERS))) < 0.92 * 4 * NUMBERS  # by its planes
+
+
+def test_the_largest_of_a_block_keeps_its_sign_whatever_is_drawn() -> None:
+    vector = np.full(1 << 21, 127.0, np.float32)  # so many, because few draws round up to the next whole number
+    decoded = CODECS["int8"].decoded(vector, plain(len(vector)), Encoding(unbiased=True, seed=1))
+    assert np.array_equal(decoded, vector)
