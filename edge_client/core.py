@@ -7,7 +7,6 @@ Every update is offered until it has a receipt; every answer is the whole state,
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 from fedmq.edge_client.actions import (
     Action,
@@ -15,20 +14,15 @@ from fedmq.edge_client.actions import (
     AskPresence,
     Delete,
     Follow,
-    Renew,
-    SendOffer,
-    SendPart,
     Stop,
     Train,
 )
 from fedmq.edge_client.budget import Allowance, Shortage
-from fedmq.edge_client.upload import Upload
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Missing, Offer, Reply, UpdateId
+from fedmq.edge_client.offers import OFFER_BYTES, Offers, morning
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Reply, UpdateId
 
 __all__ = ["ClientCore"]
 
-_OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled each time
-_OFFER_LONGEST = 120.0
 _RETRAIN_LONGEST = 3600.0
 _RECEIPT_WAIT = 2.0  # seconds that a device waits for its receipt before it takes a model
 _FAILURE_AFTER = 5.0  # seconds until a failed training is tried again; doubled each time
@@ -36,27 +30,8 @@ _FAILURE_LONGEST = 600.0
 _ASK_AFTER = 30.0  # seconds until the broker is asked again for what it keeps for everyone; doubled each time
 _ASK_LONGEST = 600.0
 _DOUBLINGS = 64  # at most: far beyond every longest wait, and 1024 would overflow
-_GREETING = 1.0  # all offers within this many seconds of an aggregator's or a broker's return
-_UNANSWERED = 8  # offers on their way at a time
 _TAKEOVERS = 3  # within a minute; see `own_status`
 _MINUTE = 60.0
-_MORNING = 600.0  # within so many seconds of a new day everybody goes on: not all at once
-_OFFER_BYTES = 1024  # of an offer beside its body, about
-
-
-@dataclass(slots=True)
-class _Pending:
-    """An update without a verdict, and when to offer it next."""
-
-    update: UpdateId
-    digest: str
-    size: int
-    next_at: float
-    with_body: bool  # with the next offer, if they fit into one message
-    delay: float = _OFFER_AFTER
-    unanswered: bool = False
-    crowded: bool = False  # due, but too many are on their way
-    upload: Upload | None = None  # of an update that goes in parts
 
 
 class ClientCore:
@@ -69,20 +44,19 @@ class ClientCore:
         window: parts on their way at a time, at most.
 
     Attributes:
-        part_bytes: of an update that fit into one message now; its owner keeps this right.
-        allowance: what may be sent and received today; its owner keeps this right too.
+        offers: the updates that have no verdict yet.
+        allowance: what may be sent and received today; its owner keeps this right.
         paused: what does not suffice, so that nothing is taken or trained before tomorrow; None while all does.
 
     """
 
     def __init__(self, incarnation: str, randomness: random.Random, pending: list[Offer], *, window: int = 8) -> None:
         self.training: Head | None = None
-        self.part_bytes = 1 << 28
+        self.offers = Offers(pending, randomness, window)
         self.allowance = Allowance()
         self.paused: Shortage | None = None
         self._resume_at = 0.0
         self._update_bytes = max((offer.size for offer in pending), default=0)  # of the next update, about
-        self._window = window
         self._incarnation = incarnation
         self._random = randomness
         self._connected = False
@@ -97,14 +71,8 @@ class ClientCore:
         self._ask_at = 0.0
         self._ask_delay = _ASK_AFTER
         self._takeovers: list[float] = []
-        self._renewing: dict[int, tuple[str, int]] = {}  # digests and sizes of updates that are to have another id
         self._connections = 0
         self._rival_counted = False  # in this connection
-        # It may have been sent before: the aggregator asks for the bytes if it does not have them.
-        self._pending = {
-            offer.update.sequence: _Pending(offer.update, offer.digest, offer.size, 0.0, with_body=False)
-            for offer in pending
-        }
 
     @property
     def base_version(self) -> int | None:
@@ -123,12 +91,9 @@ class ClientCore:
         self._rival_counted = False
         self._aggregator = None
         self._hold = None
-        for pending in self._pending.values():
-            if pending.upload is not None:
-                pending.upload.cut_off()
         self._ask_delay = _ASK_AFTER
         self._ask_later(now)
-        self._greet(now)
+        self.offers.connected(now)
         return [] if self.training else self._follow()
 
     def disconnected(self) -> None:
@@ -139,7 +104,7 @@ class ClientCore:
         """The aggregator is there, or not."""
         heard = presence.incarnation if presence.state == "online" else None
         if heard is not None and heard != self._aggregator:
-            self._greet(now)
+            self.offers.greet(now)
         self._aggregator = heard
         return self.tick(now)
 
@@ -183,9 +148,7 @@ class ClientCore:
         self._trained = (self.training.run, self.training.version)
         self._failures = 0
         self._update_bytes = offer.size
-        for sequence in dropped:
-            self._pending.pop(sequence, None)
-        self._pending[offer.update.sequence] = _Pending(offer.update, offer.digest, offer.size, now, with_body=True)
+        self.offers.add(offer, dropped, now)
         wait = min(self.training.plan.retrain_after * 2 ** min(self._again, _DOUBLINGS), _RETRAIN_LONGEST)
         self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
         self.training = None
@@ -204,35 +167,10 @@ class ClientCore:
     def reply(self, reply: Reply, now: float) -> list[Action]:
         """What became of offers."""
         actions: list[Action] = []
-        for receipt in reply.receipts:
-            pending = self._find(receipt.update)
-            if pending is None or (receipt.digest is not None and not pending.digest.startswith(receipt.digest)):
-                continue  # of other bytes, from before this device's disk was put back
-            # At once, so that the same receipt again is nothing: renewed twice, the update would count twice.
-            del self._pending[receipt.update.sequence]
-            if receipt.reason == "id_reused":
-                self._renewing[receipt.update.sequence] = (pending.digest, pending.size)
-                actions.append(Renew(receipt.update.sequence))
-                continue
-            actions.append(Delete(receipt.update.sequence, receipt))
-            for waiting in self._pending.values():
-                if waiting.crowded:
-                    waiting.next_at = now  # there is room on the way
-            if receipt.reason == "layout":
+        for action in self.offers.reply(reply, self.allowance, now):
+            actions.append(action)
+            if isinstance(action, Delete) and action.receipt.reason == "layout":
                 actions.append(AskLayout())
-        for later in reply.later:
-            pending = self._find(later.update)
-            if pending is not None:
-                pending.next_at = now + later.seconds * self._random.uniform(1.0, 1.5)
-                pending.unanswered = False
-        for missing in reply.missing:
-            pending = self._find(missing.update)
-            if pending is None or not missing.ranges:
-                continue
-            if pending.size <= self.part_bytes:
-                pending.next_at, pending.with_body, pending.unanswered = now, True, False
-            else:
-                actions += self._upload(missing, pending, now)
         answered = {r.update.sequence for r in reply.receipts} | {later.update.sequence for later in reply.later}
         if self._hold is not None and self._hold[0] in answered:
             self._hold = (self._hold[0], now)
@@ -240,7 +178,7 @@ class ClientCore:
 
     def renewed(self, update: UpdateId, now: float) -> list[Action]:
         """An update has another id now; it was never judged under it."""
-        self._pending[update.sequence] = _Pending(update, *self._renewing.pop(update.sequence), now, with_body=True)
+        self.offers.renewed(update, now)
         return self.tick(now)
 
     def own_status(self, status: ClientStatus, now: float) -> list[Action]:
@@ -274,7 +212,7 @@ class ClientCore:
             actions += [AskPresence()] if self._aggregator is None else []
             actions += self._follow() if self._head is None and self.training is None else []
         if self._connected and self._aggregator is not None:
-            actions += self._offers(now)
+            actions += self.offers.due(self.allowance, now)
         return actions
 
     def deadline(self) -> float | None:
@@ -283,7 +221,7 @@ class ClientCore:
         if self._hold is not None:
             times = [self._hold[1]]
         if self._connected and self._aggregator is not None:
-            times += [pending.next_at for pending in self._pending.values()]
+            times.append(self.offers.deadline())
         if self._asks():
             times.append(self._ask_at)
         if self.paused is not None:
@@ -292,7 +230,7 @@ class ClientCore:
 
     def pause(self, shortage: Shortage) -> list[Action]:
         """Take and train nothing before tomorrow."""
-        self.paused, self._resume_at = shortage, self._morning()
+        self.paused, self._resume_at = shortage, morning(self.allowance, self._random)
         return [Follow(False)]
 
     def _heed_the_day(self, now: float) -> list[Action]:
@@ -310,17 +248,14 @@ class ClientCore:
 
     def _shortage(self) -> Shortage | None:
         """What is left does not suffice for this, another model and its update; None if it does."""
-        update = self._update_bytes + _OFFER_BYTES
-        model = (self._head.size if self._head else 0) + _OFFER_BYTES
+        update = self._update_bytes + OFFER_BYTES
+        model = (self._head.size if self._head else 0) + OFFER_BYTES
         if not self.allowance.suffices(uplink=update):
             return Shortage("uplink", update)
         return None if self.allowance.suffices(downlink=model) else Shortage("downlink", model)
 
-    def _morning(self) -> float:
-        return self.allowance.until + _MORNING * self._random.random()
-
     def _start(self, head: Head) -> list[Action]:
-        if not self.allowance.suffices(uplink=self._update_bytes + _OFFER_BYTES):
+        if not self.allowance.suffices(uplink=self._update_bytes + OFFER_BYTES):
             return []  # the next tick pauses; a shortage for another model does not matter, this one is here
         self.training = head
         self._retrain_at = self._hold = None
@@ -337,55 +272,3 @@ class ClientCore:
     def _ask_later(self, now: float) -> None:
         self._ask_at = now + self._ask_delay * self._random.uniform(0.75, 1.25)
         self._ask_delay = min(2 * self._ask_delay, _ASK_LONGEST)
-
-    def _offers(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        left = self.allowance.uplink
-        on_their_way = [p.next_at for p in self._pending.values() if p.unanswered and p.next_at > now]
-        # Those that were offered least often come first, so that eight that nobody answers do not block the rest.
-        for sequence, pending in sorted(self._pending.items(), key=lambda item: item[1].delay):
-            if pending.next_at > now:
-                continue
-            if len(on_their_way) >= _UNANSWERED:
-                pending.next_at, pending.crowded = min(on_their_way), True  # when the first of them is given up
-                continue
-            fits = pending.size <= self.part_bytes
-            size = _OFFER_BYTES + (pending.size if pending.with_body and fits else 0)
-            if left is not None:
-                if size > left:
-                    pending.next_at = self._morning()
-                    continue
-                left -= size
-            if not fits and pending.upload is None:
-                pending.upload = Upload()
-            number = pending.upload.offered() if pending.upload is not None and not fits else None
-            actions.append(SendOffer(sequence, pending.with_body and fits, number))
-            pending.next_at = now + pending.delay * self._random.uniform(0.75, 1.25)
-            pending.delay = min(2 * pending.delay, _OFFER_LONGEST)
-            pending.with_body, pending.unanswered, pending.crowded = False, True, False
-            on_their_way.append(pending.next_at)
-        return actions
-
-    def _upload(self, missing: Missing, pending: _Pending, now: float) -> list[Action]:
-        upload = pending.upload = pending.upload or Upload()
-        # On a slow link the answers come slowly; asking for them more often would only take room from the parts.
-        since_last = now - upload.told_at if upload.told_at is not None else 0.0
-        pending.delay = min(max(_OFFER_AFTER, 2 * since_last), _OFFER_LONGEST)
-        pending.next_at, pending.unanswered = now + pending.delay * self._random.uniform(1.0, 1.5), False
-        upload.told(missing, self.part_bytes, now)
-        left = self.allowance.uplink
-        window = self._window if left is None else min(self._window, left // self.part_bytes)
-        if not window:
-            pending.next_at = self._morning()
-        return [SendPart(missing.update.sequence, piece) for piece in upload.pieces(window)]
-
-    def _greet(self, now: float) -> None:
-        """Have everything offered soon, not at once: a whole fleet may have heard the same."""
-        for pending in self._pending.values():
-            pending.next_at = now + _GREETING * self._random.random()
-            pending.delay = _OFFER_AFTER
-            pending.unanswered = pending.crowded = False
-
-    def _find(self, update: UpdateId) -> _Pending | None:
-        pending = self._pending.get(update.sequence)
-        return pending if pending is not None and pending.update == update else None

@@ -160,7 +160,7 @@ class ClientService:
         if isinstance(event, Message):
             self._received(event, now)
         elif isinstance(event, Connected):
-            self._core.part_bytes = part_bytes(self._link.max_message_bytes)
+            self._core.offers.part_bytes = part_bytes(self._link.max_message_bytes)
             # The own status before the first publish: what is retained there may be another process's.
             topics = self._topics
             own = (topics.status(self._client_id), topics.aggregator, topics.reply(self._client_id))

@@ -42,7 +42,7 @@ def cleared_when_sent() -> None:
     def send_and_forget(self: ClientService, sequence: int, *more: Any) -> None:
         send(self, sequence, *more)
         if self._link.flush(1.0):
-            self._core._pending.pop(sequence)
+            self._core.offers._pending.pop(sequence)
             self._outbox.delete(sequence)
 
     ClientService._send = send_and_forget  # type: ignore[assignment,method-assign]

@@ -104,7 +104,7 @@ def test_several_offers_at_a_time_share_what_is_left() -> None:
 
 def test_no_more_parts_are_sent_than_there_is_room_for() -> None:
     core = connected_core(offer(0, size=100_000))
-    core.part_bytes = 4096
+    core.offers.part_bytes = 4096
     allowed(core, uplink=3 * 4096 + 100)
     assert offers(core.tick(1.0))
     asked = missing(0, (0, 100_000))

@@ -67,7 +67,7 @@ def test_an_outbox_that_is_cleared_when_the_offer_is_published_is_noticed(monkey
     def sent_and_forgotten(self: ClientService, sequence: int, *more: Any) -> None:
         send(self, sequence, *more)
         self._outbox.delete(sequence)
-        self._core._pending.pop(sequence, None)
+        self._core.offers._pending.pop(sequence, None)
 
     monkeypatch.setattr(ClientService, "_send", sent_and_forgotten)
     assert "gone without a verdict" in bad_days()

@@ -1,0 +1,179 @@
+"""The updates that have no verdict yet, and when to offer each: until there is a receipt. Pure, like the core.
+
+Every answer is the whole state of its update, so nothing depends on one message. Many devices may hear the same at
+once, so when each of them acts on it is drawn at random.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from fedmq.edge_client.actions import Action, Delete, Renew, SendOffer, SendPart
+from fedmq.edge_client.budget import Allowance
+from fedmq.edge_client.upload import Upload
+from fedmq.schemas.messages import Missing, Offer, Receipt, Reply, UpdateId
+
+__all__ = ["OFFER_BYTES", "Offers", "morning"]
+
+OFFER_BYTES = 1024
+"""Of an offer beside its body, about."""
+
+_OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled each time
+_OFFER_LONGEST = 120.0
+_GREETING = 1.0  # all offers within this many seconds of an aggregator's or a broker's return
+_UNANSWERED = 8  # offers on their way at a time
+_MORNING = 600.0  # within so many seconds of a new day everybody goes on: not all at once
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An update without a verdict, and when to offer it next."""
+
+    update: UpdateId
+    digest: str
+    size: int
+    next_at: float
+    with_body: bool  # with the next offer, if they fit into one message
+    delay: float = _OFFER_AFTER
+    unanswered: bool = False
+    crowded: bool = False  # due, but too many are on their way
+    upload: Upload | None = None  # of an update that goes in parts
+
+
+class Offers:
+    """One device's updates without a verdict.
+
+    Args:
+        pending: what the outbox holds from before.
+        randomness: for jitter.
+        window: parts on their way at a time, at most.
+
+    Attributes:
+        part_bytes: of an update that fit into one message now; its owner keeps this right.
+
+    """
+
+    def __init__(self, pending: list[Offer], randomness: random.Random, window: int) -> None:
+        self.part_bytes = 1 << 28
+        self._window = window
+        self._random = randomness
+        self._renewing: dict[int, tuple[str, int]] = {}  # digests and sizes of updates that are to have another id
+        # It may have been sent before: the aggregator asks for the bytes if it does not have them.
+        self._pending = {
+            offer.update.sequence: _Pending(offer.update, offer.digest, offer.size, 0.0, with_body=False)
+            for offer in pending
+        }
+
+    def add(self, offer: Offer, dropped: list[int], now: float) -> None:
+        """A new update is in the outbox, which had to drop some others for it."""
+        for sequence in dropped:
+            self._pending.pop(sequence, None)
+        self._pending[offer.update.sequence] = _Pending(offer.update, offer.digest, offer.size, now, with_body=True)
+
+    def connected(self, now: float) -> None:
+        """In a new connection nobody knows what of the last one came through."""
+        for pending in self._pending.values():
+            if pending.upload is not None:
+                pending.upload.cut_off()
+        self.greet(now)
+
+    def greet(self, now: float) -> None:
+        """Have everything offered soon, not at once: a whole fleet may have heard the same."""
+        for pending in self._pending.values():
+            pending.next_at = now + _GREETING * self._random.random()
+            pending.delay = _OFFER_AFTER
+            pending.unanswered = pending.crowded = False
+
+    def reply(self, reply: Reply, allowance: Allowance, now: float) -> list[Action]:
+        """What became of offers."""
+        actions: list[Action] = []
+        for receipt in reply.receipts:
+            actions += self._receipt(receipt, now)
+        for later in reply.later:
+            pending = self._find(later.update)
+            if pending is not None:
+                pending.next_at = now + later.seconds * self._random.uniform(1.0, 1.5)
+                pending.unanswered = False
+        for missing in reply.missing:
+            pending = self._find(missing.update)
+            if pending is None or not missing.ranges:
+                continue
+            if pending.size <= self.part_bytes:
+                pending.next_at, pending.with_body, pending.unanswered = now, True, False
+            else:
+                actions += self._upload(missing, pending, allowance, now)
+        return actions
+
+    def renewed(self, update: UpdateId, now: float) -> None:
+        """An update has another id now; it was never judged under it."""
+        self._pending[update.sequence] = _Pending(update, *self._renewing.pop(update.sequence), now, with_body=True)
+
+    def due(self, allowance: Allowance, now: float) -> list[Action]:
+        """The offers to make now, of what may still be sent today."""
+        actions: list[Action] = []
+        left = allowance.uplink
+        on_their_way = [p.next_at for p in self._pending.values() if p.unanswered and p.next_at > now]
+        # Those that were offered least often come first, so that eight that nobody answers do not block the rest.
+        for sequence, pending in sorted(self._pending.items(), key=lambda item: item[1].delay):
+            if pending.next_at > now:
+                continue
+            if len(on_their_way) >= _UNANSWERED:
+                pending.next_at, pending.crowded = min(on_their_way), True  # when the first of them is given up
+                continue
+            fits = pending.size <= self.part_bytes
+            size = OFFER_BYTES + (pending.size if pending.with_body and fits else 0)
+            if left is not None:
+                if size > left:
+                    pending.next_at = morning(allowance, self._random)
+                    continue
+                left -= size
+            if not fits and pending.upload is None:
+                pending.upload = Upload()
+            number = pending.upload.offered() if pending.upload is not None and not fits else None
+            actions.append(SendOffer(sequence, pending.with_body and fits, number))
+            pending.next_at = now + pending.delay * self._random.uniform(0.75, 1.25)
+            pending.delay = min(2 * pending.delay, _OFFER_LONGEST)
+            pending.with_body, pending.unanswered, pending.crowded = False, True, False
+            on_their_way.append(pending.next_at)
+        return actions
+
+    def deadline(self) -> float | None:
+        """When the next is due."""
+        return min((pending.next_at for pending in self._pending.values()), default=None)
+
+    def _receipt(self, receipt: Receipt, now: float) -> list[Action]:
+        pending = self._find(receipt.update)
+        if pending is None or (receipt.digest is not None and not pending.digest.startswith(receipt.digest)):
+            return []  # of other bytes, from before this device's disk was put back
+        # At once, so that the same receipt again is nothing: renewed twice, the update would count twice.
+        del self._pending[receipt.update.sequence]
+        if receipt.reason == "id_reused":
+            self._renewing[receipt.update.sequence] = (pending.digest, pending.size)
+            return [Renew(receipt.update.sequence)]
+        for waiting in self._pending.values():
+            if waiting.crowded:
+                waiting.next_at = now  # there is room on the way
+        return [Delete(receipt.update.sequence, receipt)]
+
+    def _upload(self, missing: Missing, pending: _Pending, allowance: Allowance, now: float) -> list[Action]:
+        upload = pending.upload = pending.upload or Upload()
+        # On a slow link the answers come slowly; asking for them more often would only take room from the parts.
+        since_last = now - upload.told_at if upload.told_at is not None else 0.0
+        pending.delay = min(max(_OFFER_AFTER, 2 * since_last), _OFFER_LONGEST)
+        pending.next_at, pending.unanswered = now + pending.delay * self._random.uniform(1.0, 1.5), False
+        upload.told(missing, self.part_bytes, now)
+        left = allowance.uplink
+        window = self._window if left is None else min(self._window, left // self.part_bytes)
+        if not window:
+            pending.next_at = morning(allowance, self._random)
+        return [SendPart(missing.update.sequence, piece) for piece in upload.pieces(window)]
+
+    def _find(self, update: UpdateId) -> _Pending | None:
+        pending = self._pending.get(update.sequence)
+        return pending if pending is not None and pending.update == update else None
+
+
+def morning(allowance: Allowance, randomness: random.Random) -> float:
+    """When to go on if this day's allowance is spent, in the owner's seconds."""
+    return allowance.until + _MORNING * randomness.random()
