@@ -27,6 +27,7 @@ from fedmq.edge_client.job import Made, make
 from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Runner
+from fedmq.edge_client.shown import Shown
 from fedmq.edge_client.training import Training
 from fedmq.edge_client.upload import Piece
 from fedmq.schemas.errors import ConfigError, FedMQError, ProtocolError, StoreError, TransportError
@@ -44,23 +45,16 @@ from fedmq.schemas.messages import (
 from fedmq.schemas.parts import part_bytes
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
-from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused, Will
+from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
 
-__all__ = ["ClientService", "last_will"]
+__all__ = ["ClientService"]
 
 log = logging.getLogger("fedmq.client")
 
 _QUIET_SECONDS = 5.0  # without a model until that is said
-_STATUS_INTERVAL = 0.5  # seconds between two statuses at least: they are for people
 _SLACK_BYTES = 64 * 1024  # of encoded weights beyond their floats, at most
 _NOT_PUT_BACK = ("expired", "not_finite")  # it may have counted; it would spoil the next one too
 _UNASSIGNED = UpdateId(outbox_id="0" * 32, sequence=0)  # until the outbox gives the update its id
-
-
-def last_will(topics: Topics, client_id: str, incarnation: str) -> Will:
-    """What the broker says of this client when its connection dies."""
-    status = ClientStatus(state="offline", client_id=client_id, incarnation=incarnation)
-    return Will(topics.status(client_id), encode(status))
 
 
 class ClientService:
@@ -120,15 +114,14 @@ class ClientService:
         self._unfitting: tuple[Head, memoryview] | None = None  # the last head that waits for its layout
         self._announced: Layout | None = None  # by the layout topic
         self._job: tuple[Head, Layout] | None = None
-        self._status = ClientStatus(
+        status = ClientStatus(
             state="online",
             client_id=client_id,
             incarnation=incarnation,
             waiting=len(outbox.pending()),
             task_version=training.task_version,
         )
-        self._status_sent: ClientStatus | None = None
-        self._status_at = -_STATUS_INTERVAL
+        self._shown = Shown(link, topics, status, self._meter)
         self._asked: Stop | None = None
         self._quiet_at: float | None = None  # when to say that there is no model
         self._aggregator_online: bool | None = None
@@ -141,7 +134,7 @@ class ClientService:
     @property
     def status(self) -> ClientStatus:
         """What it says of itself, now or in a moment."""
-        return self._status
+        return self._shown.status
 
     @property
     def paused(self) -> Shortage | None:
@@ -151,7 +144,7 @@ class ClientService:
     @property
     def complaint(self) -> str:
         """The last thing that went wrong, as the status says it; empty when all is well."""
-        return self._status.detail
+        return self._shown.status.detail
 
     def handle(self, event: Event) -> None:
         """One event of the link."""
@@ -166,7 +159,7 @@ class ClientService:
             own = (topics.status(self._client_id), topics.aggregator, topics.reply(self._client_id))
             self._link.subscribe(*own)
             self._connected = True
-            self._say(connection=self._status.connection + 1)
+            self._shown.say(connection=self._shown.status.connection + 1)
             self._perform(self._core.connected(now), now)
             self._fetch.connected(now)
             self._quiet_at = now + _QUIET_SECONDS if self._core.newest is None else None
@@ -177,7 +170,7 @@ class ClientService:
             log.warning("disconnected client=%s reason=%r", self._client_id, event.reason)
         elif isinstance(event, Refused):
             log.error("refused client=%s topic=%s reason=%r", self._client_id, event.topic, event.reason)
-            self._say(detail=f"the broker refused {event.topic}: {event.reason}"[:2000])
+            self._shown.say(detail=f"the broker refused {event.topic}: {event.reason}")
 
     def tick(self) -> None:
         """Do what is due: finished jobs, offers, retraining, status."""
@@ -194,19 +187,19 @@ class ClientService:
                 name = self._topics.federation
                 said = f"no model in federation {name!r} yet: does its aggregator run, is the name right?"
                 log.warning("waiting client=%s detail=%r", self._client_id, said)
-                self._say(detail=said)
+                self._shown.say(detail=said)
         if self._core.paused is not None and self._core.paused != self._shortage:
             said = self._meter.sentence(self._core.paused)
             log.warning("paused client=%s detail=%r", self._client_id, said)
-            self._say(detail=said)
+            self._shown.say(detail=said)
         self._shortage = self._core.paused
-        self._publish_status(now)
+        self._shown.publish(now)
 
     def deadline(self) -> float | None:
         """When `tick` is due."""
         times = [self._core.deadline(), self._fetch.deadline()]
-        if self._connected and self._status != self._status_sent:
-            times.append(self._status_at + _STATUS_INTERVAL)
+        if self._connected:
+            times.append(self._shown.deadline())
         return min((at for at in times if at is not None), default=None)
 
     def run(self) -> Stop:
@@ -236,7 +229,7 @@ class ClientService:
 
     def refused(self, topic: str, why: str) -> None:
         """A message was not signed as it has to be: people read it in the status."""
-        self._say(detail=f"a message on {topic} is refused: {why}"[:2000])
+        self._shown.say(detail=f"a message on {topic} is refused: {why}")
 
     def stop(self, stop: Stop) -> None:
         """End, saying so: the status goes out, the connection is closed."""
@@ -244,8 +237,8 @@ class ClientService:
             return
         self.stopped = stop
         activity = "stopped" if stop.code or stop is self._asked else "finished"
-        self._say(state="offline", activity=activity, detail=stop.why[:2000])
-        self._publish_status(self._clock(), at_once=True)
+        self._shown.say(state="offline", activity=activity, detail=stop.why)
+        self._shown.publish(self._clock(), at_once=True)
         self._link.flush(1.0)
         self._link.close()
         (log.info if stop.code == 0 else log.error)("stopped client=%s why=%r", self._client_id, stop.why)
@@ -261,7 +254,7 @@ class ClientService:
         if not message.payload:
             return  # a retained message that was cleared
         if topic not in (topics.aggregator, topics.status(self._client_id)):
-            self._say(downlink_bytes=self._status.downlink_bytes + len(message.payload))
+            self._shown.carried(down=len(message.payload))
         try:
             if topic == topics.model:
                 head, body = decode(message.payload, Head)
@@ -287,7 +280,7 @@ class ClientService:
             log.error(
                 "ignored client=%s topic=%s reason=%s detail=%r", self._client_id, topic, error.reason, str(error)
             )
-            self._say(detail=f"a message on {topic} is ignored: {error}"[:2000])
+            self._shown.say(detail=f"a message on {topic} is ignored: {error}")
 
     def _hear(self, head: Head, body: memoryview, now: float) -> None:
         """A head was heard, with its weights; or with their place, if they come in parts."""
@@ -387,9 +380,9 @@ class ClientService:
                         self.rejected += 1
                         log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
                                     self._client_id, sequence, receipt.reason, receipt.detail)  # fmt: skip
-                        self._say(detail=f"update {sequence} rejected ({receipt.reason}): {receipt.detail}"[:2000])
-                    waiting = max(0, self._status.waiting - 1)
-                    self._say(accepted=self.accepted, rejected=self.rejected, waiting=waiting)
+                        self._shown.say(detail=f"update {sequence} rejected ({receipt.reason}): {receipt.detail}")
+                    waiting = max(0, self._shown.status.waiting - 1)
+                    self._shown.say(accepted=self.accepted, rejected=self.rejected, waiting=waiting)
                 case Renew(sequence):
                     renewed = self._outbox.renew(sequence)
                     log.warning("outbox renewed client=%s sequence=%d", self._client_id, sequence)
@@ -401,7 +394,7 @@ class ClientService:
         assert self._snapshot is not None
         body, layout = self._snapshot
         self._job = (head, layout)
-        self._say(activity="training", run=head.run)
+        self._shown.say(activity="training", run=head.run)
 
         training, residual, ahead = self._training, self._outbox.residual(), self._outbox.ahead()
         seed = seed_of(head.run, self._client_id, head.version, ahead.sequence)
@@ -420,7 +413,7 @@ class ClientService:
             said = str(result) if isinstance(result, FedMQError) else f"{type(result).__name__}: {result}"
             log.error("training failed client=%s version=%d error=%r", self._client_id, head.version, said,
                       exc_info=None if isinstance(result, FedMQError) else result)  # fmt: skip
-            self._say(activity="error", detail=f"the training failed: {said}"[:2000])
+            self._shown.say(activity="error", detail=f"the training failed: {said}")
             self._perform(self._core.failed(now), now)
             return
         outcome = result.outcome
@@ -444,9 +437,9 @@ class ClientService:
         if dropped:
             log.warning("outbox full client=%s dropped=%s", self._client_id, dropped)
         log.info("trained client=%s version=%d sequence=%d", self._client_id, head.version, offer.update.sequence)
-        waiting = self._status.waiting + 1 - len(dropped)
+        waiting = self._shown.status.waiting + 1 - len(dropped)
         metrics = outcome.evaluation.metrics if outcome.evaluation else outcome.metrics
-        self._say(activity="waiting", base_version=head.version, waiting=waiting, metrics=metrics, detail="")
+        self._shown.say(activity="waiting", base_version=head.version, waiting=waiting, metrics=metrics, detail="")
         self._perform(self._core.trained(offer, dropped, now), now)
 
     def _send(self, sequence: int, with_body: bool, number: int | None = None) -> None:
@@ -461,19 +454,7 @@ class ClientService:
     def _publish(self, payload: bytes, step: str) -> None:
         try:
             if self._link.publish(self._topics.update(self._client_id), payload):
-                self._say(uplink_bytes=self._status.uplink_bytes + len(payload))
+                self._shown.carried(up=len(payload))
                 self._step(step)
         except TransportError as error:
             self.stop(Stop(2, f"an update cannot be sent: {error}"))
-
-    def _say(self, **changes: object) -> None:
-        self._status = self._status.model_copy(update=changes)
-
-    def _publish_status(self, now: float, *, at_once: bool = False) -> None:
-        due = at_once or now >= self._status_at + _STATUS_INTERVAL
-        if not due or self._status == self._status_sent:
-            return
-        self._say(**self._meter.today())
-        if self._link.publish(self._topics.status(self._client_id), encode(self._status), retain=True):
-            self._status_sent = self._status
-            self._status_at = now

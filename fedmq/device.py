@@ -17,7 +17,8 @@ from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import ThreadRunner
-from fedmq.edge_client.service import ClientService, last_will
+from fedmq.edge_client.service import ClientService
+from fedmq.edge_client.shown import last_will
 from fedmq.edge_client.training import NumpyTrainer, Training
 from fedmq.failpoints import crash_points
 from fedmq.keys import device_keys

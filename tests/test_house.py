@@ -43,6 +43,7 @@ MAY_USE_THE_TRANSPORT = {
     "edge_client/download.py",
     "edge_client/fetch.py",
     "edge_client/service.py",
+    "edge_client/shown.py",
 }
 MAY_IMPORT_TORCH_AT_ONCE = {
     *("tasks/bridge.py", "tasks/datasets.py", "tasks/evaluation.py", "edge_client/trainer.py"),

@@ -34,7 +34,7 @@ def multi_krum(
 
     An update's score is the sum of its squared distances to its n - f - 2 nearest neighbours, over parameters.
     f = ceil(hostile n), but no more than (n - 3) // 2, since the rule needs n >= 2f + 3, and at least 1: so it needs
-    5 updates. m = n - 2f - 2, so that the last is still chosen among 2f + 3. Statistics are the mean of the same m.
+    5 updates. m = n - 2f, at least 3: fewer than those that are not hostile. Statistics are the mean of the same m.
 
     Args:
         hostile: the share of a buffer's updates that may be hostile, more than 0 and less than 0.5.
@@ -72,7 +72,7 @@ def multi_krum(
         f = min(math.ceil(hostile * count), (count - 3) // 2)
         squares = _squared_distances(rows, weights, parameter_size)
         nearest = np.sort(squares, axis=1)[:, 1 : count - f - 1]  # the first is its distance to itself
-        chosen = sorted(np.argsort(nearest.sum(axis=1), kind="stable")[: count - 2 * f - 2])
+        chosen = sorted(np.argsort(nearest.sum(axis=1), kind="stable")[: count - 2 * f])
         combined = np.empty(len(rows[0]), np.float32)
         for place, block in blocks([rows[n] for n in chosen], [weights[n] for n in chosen], parameter_size):
             combined[place] = block.mean(axis=0, dtype=np.float32)

@@ -47,7 +47,7 @@ def krum_by_hand(rows: Rows, f: int) -> list[int]:
     for i in range(n):
         apart = [float(np.sum((rows[i].astype(float) - rows[j].astype(float)) ** 2)) for j in range(n) if j != i]
         scores.append(min(sum(some) for some in itertools.combinations(apart, n - f - 2)))
-    return sorted(range(n), key=lambda i: (scores[i], i))[: n - 2 * f - 2]
+    return sorted(range(n), key=lambda i: (scores[i], i))[: n - 2 * f]
 
 
 def random_rows(seed: int, count: int, size: int = 6) -> Rows:
@@ -80,7 +80,7 @@ def test_small_numbers_by_hand() -> None:
     rows = np.array([[1.0], [2.0], [3.0], [4.0], [100.0]], np.float32)
     assert combined(median(), rows) == [3.0]
     assert combined(trimmed_mean(hostile=0.2), rows) == [3.0]  # 2, 3 and 4
-    # f = 1, each has two neighbours: 1 + 4, 1 + 1, 1 + 1, 1 + 4, far; of the equal 2 and 3 the first.
+    # f = 1, each has two neighbours: 1 + 4, 1 + 1, 1 + 1, 1 + 4, far; of 1 and 4, which are equal, the first.
     assert combined(multi_krum(hostile=0.2), rows) == [2.0]
 
 

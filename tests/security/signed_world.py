@@ -22,7 +22,8 @@ from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.job import Made
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
-from fedmq.edge_client.service import ClientService, last_will
+from fedmq.edge_client.service import ClientService
+from fedmq.edge_client.shown import last_will
 from fedmq.edge_client.training import NumpyTrainer
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.layout import Entry, Layout

@@ -1,0 +1,67 @@
+"""What a device shows of itself: its retained status, for people to look at. Nothing is decided from it."""
+
+from __future__ import annotations
+
+from fedmq.edge_client.meter import Meter
+from fedmq.schemas.messages import ClientStatus
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import encode
+from fedmq.transport.link import Link, Will
+
+__all__ = ["Shown", "last_will"]
+
+_INTERVAL = 0.5  # seconds between two statuses at least
+_DETAIL = 2000  # characters
+
+
+def last_will(topics: Topics, client_id: str, incarnation: str) -> Will:
+    """What the broker says of this client when its connection dies."""
+    status = ClientStatus(state="offline", client_id=client_id, incarnation=incarnation)
+    return Will(topics.status(client_id), encode(status))
+
+
+class Shown:
+    """The status of one device, and whether the broker has it.
+
+    Args:
+        link: to the broker.
+        topics: of the federation.
+        status: to begin with.
+        meter: what was carried today.
+
+    Attributes:
+        status: what the device says of itself, now or in a moment.
+
+    """
+
+    def __init__(self, link: Link, topics: Topics, status: ClientStatus, meter: Meter) -> None:
+        self.status = status
+        self._link = link
+        self._topic = topics.status(status.client_id)
+        self._meter = meter
+        self._sent: ClientStatus | None = None
+        self._sent_at = -_INTERVAL
+
+    def say(self, **changes: object) -> None:
+        """Change some of it; a longer detail is cut."""
+        detail = changes.get("detail")
+        if isinstance(detail, str):
+            changes["detail"] = detail[:_DETAIL]
+        self.status = self.status.model_copy(update=changes)
+
+    def carried(self, *, up: int = 0, down: int = 0) -> None:
+        """Count payloads."""
+        status = self.status
+        self.say(uplink_bytes=status.uplink_bytes + up, downlink_bytes=status.downlink_bytes + down)
+
+    def publish(self, now: float, *, at_once: bool = False) -> None:
+        """Have the broker show it, if it is news and not too soon."""
+        if self.status == self._sent or not (at_once or now >= self._sent_at + _INTERVAL):
+            return
+        self.say(**self._meter.today())
+        if self._link.publish(self._topic, encode(self.status), retain=True):
+            self._sent, self._sent_at = self.status, now
+
+    def deadline(self) -> float | None:
+        """When `publish` is due, if there is a connection."""
+        return None if self.status == self._sent else self._sent_at + _INTERVAL
