@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.feedback import seed_of
 from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.intake import Intake
 from fedmq.edge_client.job import Made, make
 from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
@@ -30,7 +30,7 @@ from fedmq.edge_client.runner import Runner
 from fedmq.edge_client.shown import Shown
 from fedmq.edge_client.training import Training
 from fedmq.edge_client.upload import Piece
-from fedmq.schemas.errors import ConfigError, FedMQError, ProtocolError, StoreError, TransportError
+from fedmq.schemas.errors import FedMQError, ProtocolError, StoreError, TransportError
 from fedmq.schemas.layout import Layout
 from fedmq.schemas.messages import (
     AggregatorPresence,
@@ -52,7 +52,6 @@ __all__ = ["ClientService"]
 log = logging.getLogger("fedmq.client")
 
 _QUIET_SECONDS = 5.0  # without a model until that is said
-_SLACK_BYTES = 64 * 1024  # of encoded weights beyond their floats, at most
 _NOT_PUT_BACK = ("expired", "not_finite")  # it may have counted; it would spoil the next one too
 _UNASSIGNED = UpdateId(outbox_id="0" * 32, sequence=0)  # until the outbox gives the update its id
 
@@ -110,9 +109,7 @@ class ClientService:
         self._meter = meter or Meter(lambda: link.carried, outbox)
         self._step = step
         self._clock = clock
-        self._snapshot: tuple[memoryview, Layout] | None = None  # the weights of the core's newest head
-        self._unfitting: tuple[Head, memoryview] | None = None  # the last head that waits for its layout
-        self._announced: Layout | None = None  # by the layout topic
+        self._intake = Intake(client_id, core, training, fetch)
         self._job: tuple[Head, Layout] | None = None
         status = ClientStatus(
             state="online",
@@ -258,7 +255,7 @@ class ClientService:
         try:
             if topic == topics.model:
                 head, body = decode(message.payload, Head)
-                self._hear(head, body, now)
+                self._perform(self._intake.heard(head, body, now), now)
             elif topic == topics.reply(self._client_id):
                 self._perform(self._core.reply(decode(message.payload, Reply)[0], now), now)
             elif topic == topics.aggregator:
@@ -271,81 +268,18 @@ class ClientService:
                 self._perform(self._core.presence(presence, now), now)
             elif topic == topics.layout:
                 notice, body = decode(message.payload, LayoutNotice)
-                self._learn(notice, body, now)
+                actions = self._intake.learned(notice, body, now)
+                self._link.unsubscribe(topics.layout)
+                self._perform(actions, now)
             elif topic == topics.status(self._client_id):
                 self._perform(self._core.own_status(decode(message.payload, ClientStatus)[0], now), now)
             elif self._fetch.take(topic, message.payload, now):
-                self._take_fetched(now)
+                self._perform(self._intake.fetched(now), now)
         except ProtocolError as error:
             log.error(
                 "ignored client=%s topic=%s reason=%s detail=%r", self._client_id, topic, error.reason, str(error)
             )
             self._shown.say(detail=f"a message on {topic} is ignored: {error}")
-
-    def _hear(self, head: Head, body: memoryview, now: float) -> None:
-        """A head was heard, with its weights; or with their place, if they come in parts."""
-        if head.slot is None:
-            self._consider(head, body, now)
-            return
-        layout = self._training.layout(head.plan) or self._announced
-        if head.state == "finished" or layout is None or layout.digest != head.layout:
-            self._perform(self._core.head(head, None if layout is None else layout.digest == head.layout, now), now)
-            self._unfitting = (head, body)
-        elif self._core.wants(head) and not self._fetch.is_of(head):
-            if not self._core.affords(head):
-                self._perform(self._core.pause(Shortage("downlink", head.size)), now)
-                return
-            if head.part_bytes is None or head.size > 4 * layout.size + _SLACK_BYTES:
-                raise ProtocolError("malformed", f"a head of {head.size} bytes in parts of {head.part_bytes}")
-            log.info("taking client=%s version=%d bytes=%d in parts", self._client_id, head.version, head.size)
-            self._fetch.want(head, now)
-        self._take_fetched(now)
-
-    def _take_fetched(self, now: float) -> None:
-        """Use the snapshot that has come in parts, if it is whole and there is no job."""
-        if self._core.training is not None:
-            return
-        fetched = self._fetch.ready()
-        if fetched is None or not self._core.wants(fetched[0]):
-            return
-        head, body = fetched
-        try:
-            self._consider(head, body, now, self._fetch.digest())
-        except ProtocolError as error:
-            log.error("ignored client=%s version=%d detail=%r", self._client_id, fetched[0].version, str(error))
-            self._fetch.discard()
-
-    def _consider(self, head: Head, body: memoryview, now: float, digest: str | None = None) -> None:
-        if len(body) != head.size or (digest or hashlib.sha256(body).hexdigest()) != head.digest:
-            raise ProtocolError("malformed", f"{len(body)} bytes of weights do not have the announced size and digest")
-        try:
-            layout = self._training.layout(head.plan) or self._announced
-        except ConfigError as error:
-            self.stop(Stop(2, str(error)))
-            return
-        fits = None if layout is None else layout.digest == head.layout
-        actions = self._core.head(head, fits, now)
-        # Weights stay only beside the head that they came with: the core ignores an old head, and any while it trains.
-        if layout is not None and self._core.newest is head:
-            self._snapshot, self._unfitting = (body, layout), None
-        elif not fits:
-            self._unfitting = (head, body)
-        self._perform(actions, now)
-
-    def _learn(self, notice: LayoutNotice, body: memoryview, now: float) -> None:
-        announced = Layout.decode(body)
-        if announced.digest != notice.digest:
-            raise ProtocolError("malformed", "the layout does not have the announced digest")
-        self._announced = announced
-        self._link.unsubscribe(self._topics.layout)
-        if self._unfitting is None or self._unfitting[0].layout != announced.digest:
-            return
-        mine = self._training.layout(self._unfitting[0].plan)
-        difference = mine.difference(announced) if mine else None
-        if difference:
-            self.stop(Stop(2, f"this device's model is not the aggregator's: {difference}; use the same task file"))
-        else:
-            self._hear(*self._unfitting, now)
 
     def _perform(self, actions: list[Action], now: float) -> None:
         for action in actions:
@@ -355,7 +289,7 @@ class ClientService:
                 case Follow(on):
                     (self._link.subscribe if on else self._link.unsubscribe)(self._topics.model)
                     if on:
-                        self._take_fetched(now)
+                        self._perform(self._intake.fetched(now), now)
                 case AskLayout():
                     self._link.subscribe(self._topics.layout)
                 case AskPresence():
@@ -391,8 +325,8 @@ class ClientService:
                     self.stop(action)
 
     def _start_job(self, head: Head) -> None:
-        assert self._snapshot is not None
-        body, layout = self._snapshot
+        assert self._intake.snapshot is not None
+        body, layout = self._intake.snapshot
         self._job = (head, layout)
         self._shown.say(activity="training", run=head.run)
 
