@@ -57,7 +57,7 @@ def decode(payload: bytes, *expected: type[M]) -> tuple[M, memoryview]:
     header, end = split(view)
     if header.get("protocol") != PROTOCOL:
         raise ProtocolError(
-            "malformed", f"protocol {header.get('protocol')!r}, expected {PROTOCOL}: update the older side"
+            "malformed", f"protocol {_short(header.get('protocol'))}, expected {PROTOCOL}: update the older side"
         )
     kind = expected[0] if len(expected) == 1 else _of_kind(header.get("kind"), expected)
     try:
@@ -66,7 +66,8 @@ def decode(payload: bytes, *expected: type[M]) -> tuple[M, memoryview]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=True)[0]
         field = ".".join(str(part) for part in first["loc"])[:100] or "message"
-        raise ProtocolError("malformed", f"{field}: {first['msg']}, found {_short(first.get('input'))}") from error
+        said = first["msg"][:200]  # a validator of ours may quote what it found
+        raise ProtocolError("malformed", f"{field}: {said}, found {_short(first.get('input'))}") from error
 
 
 def split(view: memoryview) -> tuple[dict[Any, Any], int]:

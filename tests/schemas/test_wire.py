@@ -156,7 +156,7 @@ def test_garbage_in_any_field_is_malformed_or_ignored(
 
 
 @pytest.mark.parametrize("depth", [1, 100, 500, 900, 990, 1000, 1010, 1020, 1024, 2000, 60_000])
-@pytest.mark.parametrize("field", ["kind", "metrics", "unheard_of"])
+@pytest.mark.parametrize("field", ["protocol", "kind", "metrics", "unheard_of"])
 def test_nesting_of_any_depth_is_malformed_or_ignored(field: str, depth: int) -> None:
     nested = b"\x91" * depth + b"\xc0"
     header = {name: value for name, value in OFFER.items() if name != field}
@@ -241,7 +241,9 @@ def test_a_missing_field_is_named() -> None:
 
 def test_the_sentence_stays_short_whatever_was_sent() -> None:
     assert len(refusal_of(msgpack.packb(OFFER | {"codec": "x" * 50_000}))) < 300
+    assert len(refusal_of(msgpack.packb(OFFER | {"protocol": "x" * 50_000}))) < 300
     assert len(refusal_of(msgpack.packb(OFFER | {"metrics": {"x" * 50_000: 1.0}}))) < 300
+    assert len(refusal_of(msgpack.packb(HEAD | {"plan": {"codec": "x" * 50_000}}), Head)) < 300
     assert len(refusal_of(msgpack.packb(OFFER | {"codec": [["x" * 30] * 6] * 6 * 6}))) < 300
 
 
