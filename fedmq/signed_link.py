@@ -112,8 +112,9 @@ class SignedLink:
     def _refusal(self, message: Message) -> str | None:
         try:
             signed = opened(message.topic, message.payload)
-        except ProtocolError as error:
-            return str(error)
+        except ProtocolError:
+            # Not its own sentence, which quotes what came: there would be one to count and to log for every stranger.
+            return "its header cannot be read"
         who = author(self._topics, message.topic)
         if signed is None:
             return "it is not signed"

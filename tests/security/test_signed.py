@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from fedmq.schemas.messages import AggregatorPresence, Head, Offer, Receipt, Reply
@@ -179,3 +180,13 @@ def test_a_signature_covers_every_byte_and_the_topic() -> None:
         other = opened(TOPICS.layout, payload)
         assert other is not None
         assert other.content != signed.content
+
+
+def test_what_strangers_write_does_not_become_a_line_of_the_log_each(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(HostileBroker(), RUN, 1)
+    for number in range(120):
+        world._inner[1].receive(Message(TOPICS.model, msgpack.packb(msgpack.ExtType(number, b"unlike any other"))))
+    assert world.run(lambda: world.links[1].refused >= 120)
+    said = [record.getMessage() for record in caplog.records if "refused topic" in record.getMessage()]
+    assert len(said) == 7  # the first, the second, the fourth and so on
+    assert len(world.links[1]._said) == 1
