@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmq.edge_client.download import Download
+from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import Head, Need, SnapshotPart
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
@@ -50,18 +51,23 @@ class Fetch:
         self._path = path
         self._window = window
         self._download: Download | None = None
-        self._newest: Head | None = None  # that was heard
+        self._most_bytes = 0  # of a snapshot, whichever slot it lies in
         self._losses = 0  # downloads that were overwritten, since the last one that was not
         self._looking: _Look | None = None
 
-    def want(self, head: Head, now: float) -> None:
+    def want(self, head: Head, most_bytes: int, now: float) -> None:
         """Take this one; or go on with the one before.
+
+        Args:
+            head: of a snapshot in parts.
+            most_bytes: what a snapshot of this device's model can have; this one has no more.
+            now: seconds.
 
         Raises:
             StoreError: the disk refuses.
 
         """
-        self._newest = head
+        self._most_bytes = most_bytes
         going_on = self._download is not None and not self._download.lost and self._download.head.run == head.run
         if self._looking is None and (not going_on or (self._download is not None and self._download.complete)):
             self._begin(head, now)
@@ -85,6 +91,10 @@ class Fetch:
         if look is None or topic != self._topics.slot(look.slot):
             return False
         head, _ = decode(payload, Head)
+        if head.size > self._most_bytes:
+            raise ProtocolError(
+                "malformed", f"a head of {head.size} bytes in slot {look.slot}, expected {self._most_bytes} at most"
+            )
         if not look.drained:
             # It had waited behind parts that nobody wants any more. The next comes at once, and is as new as it says.
             look.drained = True
