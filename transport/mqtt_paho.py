@@ -87,6 +87,11 @@ class PahoClient(Client):
         """Heed the broker's Receive Maximum: paho does not, and its setter is for before CONNECT."""
         self._max_inflight_messages = publishes
 
+    @property
+    def unsent_packets(self) -> int:
+        """How many packets wait until the network takes more."""
+        return len(self._out_packet)
+
     def heard(self) -> None:
         """Something moves, so the answer to a PINGREQ may take its time: it can be behind a large message."""
         self._ping_t = 0.0

@@ -24,6 +24,9 @@ __all__ = ["Session"]
 
 # What AWS IoT Core takes in one SUBSCRIBE.
 _FILTERS_PER_SUBSCRIBE = 8
+# Packets that wait for a broker which sends and does not read. So many messages may be without their PUBACK: one that
+# reads at all is never owed more.
+_MOST_UNSENT = 65_535
 
 
 class Session:
@@ -128,6 +131,8 @@ class Session:
             self._client.loop_misc()
         except Exception as error:  # paho's decoders raise whatever a malformed packet makes them raise
             self._end(f"the broker at {self._settings.where} sent a packet that cannot be read: {error!r}")
+        if self._client.unsent_packets > _MOST_UNSENT:
+            self._end(f"the broker at {self._settings.where} sends, but does not read what it is sent")
         if not self.connected and time.monotonic() >= self._answer_until:
             self._end(
                 f"{self._settings.where} took the connection but did not answer in "
