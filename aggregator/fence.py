@@ -15,6 +15,7 @@ from fedmq.schemas.messages import AggregatorPresence, Head, Progress
 __all__ = ["Fence"]
 
 _FAREWELLS = 2  # of an unknown aggregator; see `presence`
+_MOST_KNOWN = 1024  # others that are remembered: a broker may make up any number of them
 
 
 class Fence:
@@ -104,10 +105,14 @@ class Fence:
         if other == self._incarnation or presence.state == "starting":
             return None
         if self._connections == 1 and not self._passed:  # later it may be a twin that took the connection
-            self._predecessors.add(other)
+            if len(self._predecessors) < _MOST_KNOWN:
+                self._predecessors.add(other)
+            return None
         if other in self._predecessors:
             return None
-        self._farewells[other] = self._farewells.get(other, 0) + 1
+        self._farewells[other] = self._farewells.pop(other, 0) + 1
+        if len(self._farewells) > _MOST_KNOWN:
+            del self._farewells[next(iter(self._farewells))]
         self._doubt = not self.open
         if presence.state == "online" or self._farewells[other] >= _FAREWELLS:
             return "another aggregator serves this federation now; stop one of the two"

@@ -25,7 +25,7 @@ _NEXT_PART_SECONDS = 0.03  # after a part, in which the next one most likely com
 _IDLE_SECONDS = 120.0  # after which a transfer may be given up for another one
 _BUSY_SECONDS = 5.0  # until a client that found no room offers again
 _LEFT_SECONDS = 10.0  # after a restart, in which a client may come back to what is half here of it
-_MOST_KNOWN = 1024  # offers without bytes; beyond it, those that nothing followed are forgotten
+_MOST_KNOWN = 1024  # offers without bytes; beyond it, those are forgotten that nothing has followed for longest
 _IN_MEMORY_BYTES = 16 << 20  # of an update; a larger one goes to the disk from its first part on
 _ALL_IN_MEMORY_BYTES = 64 << 20  # of all updates
 _IN_MEMORY_SECONDS = 2.0  # since its first part; then a crash may cost no more of it
@@ -184,10 +184,12 @@ class Transfers:
         return taken + size <= self._most_bytes
 
     def _forget(self, now: float) -> None:
-        """Offers that were answered and never followed by a part."""
-        for name, one in list(self._transfers.items()):
-            if one.spool is None and now >= one.at + _IDLE_SECONDS:
-                del self._transfers[name]
+        """Offers that were answered and never followed by a part: nothing of them is here, and they come again."""
+        waiting = sorted((one.at, name) for name, one in self._transfers.items() if one.spool is None)
+        for at, name in waiting:
+            if now < at + _IDLE_SECONDS and len(self._transfers) < _MOST_KNOWN:
+                return
+            del self._transfers[name]
 
     def _new_spool(self, client_id: str, offer: Offer) -> Spool:
         taken = sum(one.offer.size for one in self._transfers.values() if isinstance(one.spool, MemorySpool))

@@ -161,3 +161,15 @@ def test_the_progress_alone_tells_of_another_run_and_of_more_than_is_known() -> 
         assert why is not None
         assert says in why
         assert not fence.open
+
+
+def test_a_broker_that_makes_up_aggregators_fills_no_memory() -> None:
+    fence = Fence(OWN)
+    fence.connected()
+    for number in range(5_000):
+        assert fence.presence(presence("online", f"{number:032x}")) is None
+    assert decided(fence) is None
+    for number in range(5_000, 10_000):
+        assert fence.presence(presence("offline", f"{number:032x}")) is None
+    assert len(fence._predecessors) == len(fence._farewells) == 1024
+    assert fence.presence(presence("offline", f"{9_999:032x}")) is not None

@@ -275,3 +275,16 @@ def test_a_disk_that_refuses_is_said_and_nothing_is_kept_of_the_part(transfers: 
     answer = ada.ask()
     assert isinstance(answer, Missing)
     assert answer.ranges == ((0, HUGE),)
+
+
+def test_offers_that_nothing_follows_do_not_pile_up_and_who_has_sent_a_part_is_kept(transfers: Transfers) -> None:
+    begun = Sending(transfers, "first")
+    begun.ask()
+    begun.part(0)
+    for number in range(3_000):
+        assert isinstance(Sending(transfers, f"client-{number}", size=2 * PIECE).ask(now=1.0 + number / 1000), Missing)
+    assert len(transfers._transfers) == 1024
+    newest = Sending(transfers, "client-2999", size=2 * PIECE)
+    for sending, pieces in ((newest, range(2)), (begun, range(1, 10))):
+        answers = [sending.part(piece, now=5.0) for piece in pieces]
+        assert isinstance(answers[-1], Offer)
