@@ -7,6 +7,7 @@ from typing import Any, get_args
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from fedmq.schemas.codecs import CODECS
 from fedmq.schemas.errors import Reason
 from fedmq.schemas.layout import Entry, Kind, Layout
 from fedmq.schemas.messages import (
@@ -50,22 +51,29 @@ entries = st.builds(
 )
 layouts = st.lists(entries, min_size=1, max_size=6, unique_by=lambda entry: entry.name).map(Layout.of)
 
-plans = st.builds(
-    Plan,
-    local_epochs=st.integers(1, 1000),
-    local_steps=st.none() | st.integers(1, 1_000_000),
-    batch_size=st.integers(1, 65_536),
-    learning_rate=st.floats(1e-6, 100),
-    optimizer=st.just("sgd"),
-    momentum=st.floats(0, 0.99),
-    weight_decay=st.floats(0, 10),
-    proximal=st.floats(0, 100),
-    codec=st.sampled_from(["float32", "float16"]),
-    max_staleness=st.none() | st.integers(0, 1_000_000),
-    local_parameters=st.lists(st.text(min_size=1, max_size=20), max_size=3).map(tuple),
-    retrain_after=st.floats(0.01, 86_400),
-    continuous=st.booleans(),
+_optimizers = st.fixed_dictionaries({"optimizer": st.just("sgd"), "momentum": st.floats(0, 0.99)}) | (
+    st.fixed_dictionaries({"optimizer": st.sampled_from(["adam", "adamw"])})
 )
+_plans = st.fixed_dictionaries(
+    {
+        "local_epochs": st.integers(1, 1000),
+        "local_steps": st.none() | st.integers(1, 1_000_000),
+        "batch_size": st.integers(1, 65_536),
+        "learning_rate": st.floats(1e-6, 100),
+        "weight_decay": st.floats(0, 10),
+        "proximal": st.floats(0, 100),
+        "codec": st.sampled_from(list(CODECS)),
+        "max_staleness": st.none() | st.integers(0, 1_000_000),
+        "local_parameters": st.lists(st.text(min_size=1, max_size=20), max_size=3).map(tuple),
+        "retrain_after": st.floats(0.01, 86_400),
+        "continuous": st.booleans(),
+        "zstd": st.booleans(),
+        "top_k_fraction": st.floats(1e-6, 1),
+        "unbiased": st.booleans(),
+        "error_feedback": st.booleans(),
+    }
+)
+plans = st.builds(lambda plan, optimizer: Plan(**plan, **optimizer), _plans, _optimizers)
 
 updates = st.builds(UpdateId, outbox_id=hex128, sequence=counts)
 evaluations = st.builds(Evaluation, num_samples=counts, metrics=metrics)
@@ -79,7 +87,17 @@ def _few(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 MESSAGES: dict[type[ProtocolMessage], st.SearchStrategy[Any]] = {
     Head: st.builds(
-        Head, run=hex128, version=counts, state=states, plan=plans, layout=sha256, codec=ids, size=counts, digest=sha256
+        Head,
+        run=hex128,
+        version=counts,
+        state=states,
+        plan=plans,
+        layout=sha256,
+        codec=ids,
+        size=counts,
+        digest=sha256,
+        slot=st.none() | counts,
+        part_bytes=st.none() | st.integers(1, 1 << 28),
     ),
     LayoutNotice: st.builds(LayoutNotice, run=hex128, digest=sha256),
     Offer: st.builds(
@@ -114,6 +132,7 @@ MESSAGES: dict[type[ProtocolMessage], st.SearchStrategy[Any]] = {
                 detail=texts,
                 version=st.none() | counts,
                 staleness=st.none() | counts,
+                digest=st.none() | sha256.map(lambda digest: digest[:16]),
             )
         ),
         later=_few(
@@ -124,9 +143,24 @@ MESSAGES: dict[type[ProtocolMessage], st.SearchStrategy[Any]] = {
                 seconds=st.floats(0, 86_400),
             )
         ),
-        missing=_few(st.builds(Missing, update=updates, ranges=_few(st.tuples(counts, counts)))),
+        missing=_few(
+            st.builds(
+                Missing,
+                update=updates,
+                ranges=_few(st.tuples(counts, counts)),
+                window=st.integers(1, 64),
+                heard=st.none() | counts,
+            )
+        ),
     ),
-    AggregatorPresence: st.builds(AggregatorPresence, state=presences, run=hex128, incarnation=hex128, version=counts),
+    AggregatorPresence: st.builds(
+        AggregatorPresence,
+        state=st.just("starting") | presences,
+        run=hex128,
+        incarnation=hex128,
+        version=counts,
+        detail=texts,
+    ),
     ClientStatus: st.builds(
         ClientStatus,
         state=presences,
@@ -144,6 +178,8 @@ MESSAGES: dict[type[ProtocolMessage], st.SearchStrategy[Any]] = {
         task_version=texts,
         uplink_bytes=counts,
         downlink_bytes=counts,
+        uplink_today=st.none() | counts,
+        downlink_today=st.none() | counts,
     ),
     Progress: st.builds(
         Progress,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedmq.schemas.plan import Plan
@@ -76,3 +77,20 @@ def test_a_plan_survives_being_written_as_data(plan: Plan) -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     assert [name for name, field in Plan.model_fields.items() if not field.description and name != "optimizer"] == []
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.binary(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=9,
+)
+
+
+@unhurried
+@given(plans, st.sampled_from([*Plan.model_fields, "unheard_of"]), anything)
+def test_whatever_stands_in_a_field_the_plan_is_one_or_refused(plan: Plan, name: str, value: object) -> None:
+    try:
+        read = Plan.model_validate({**plan.model_dump(), name: value})
+    except ValidationError:
+        return
+    assert Plan.model_validate(read.model_dump()) == read
