@@ -94,14 +94,6 @@ class Buffer:
         """Add a part of an update's parameters without counting it again: x_base or -x, for strategies that mix."""
         add_scaled(self.total[:parameter_size], sign * weight, vector[:parameter_size])
 
-    def clear(self) -> None:
-        """Empty it. Its sums are new zeros: the old ones may have become a version's weights."""
-        self.total = np.zeros(len(self.total), np.float32)
-        self.weight = self.mass = 0.0
-        self.updates = []
-        self.rows = []
-        self.opened = None
-
     def batch(self, size: int) -> Batch:
         """What a strategy needs to know to say how far to go."""
         return Batch(size, len(self.updates), self.weight, self.mass)
@@ -119,7 +111,7 @@ def step(
     """The weights and the momentum after what is in the buffer, as new vectors.
 
     The old ones stay as they are, whoever still writes or shows them. The new weights lie where the buffer's sums lay,
-    so that no more than three vectors are in memory: clear the buffer next.
+    so that no more than three vectors are in memory: the next buffer is another one.
 
     With server momentum beta and u the step's full direction, w its damping:
     x += w (beta m + (1 - beta) u), m += w (1 - beta) (u - m). Weight 0 changes nothing, beta 0 is the plain step.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fedmq.aggregator.admission import Rules, admit_body, admit_header
-from fedmq.aggregator.buffer import Folded, step
+from fedmq.aggregator.buffer import Buffer, Folded, step
 from fedmq.aggregator.clipping import norm, scaled
 from fedmq.aggregator.cohort import CohortState
 from fedmq.aggregator.folding import whole
@@ -247,11 +247,12 @@ class AggregatorCore:
         state, strategy = self.state, self.strategy
         size = len(state.buffer.updates) if strategy.cohort else state.tempo.buffer_size
         rates = strategy.rates(state.buffer.batch(size))
+        empty = Buffer.empty(state.layout)  # what may fail comes before anything has moved
         moved = step(state.weights, state.buffer, rates, state.layout, state.velocity, strategy.momentum, strategy.rule)
         state.weights, state.velocity = moved
         state.version += 1
         self.news.versions.append(VersionRecord(state.version, tuple(state.buffer.updates), size, why, now))
-        state.buffer.clear()
+        state.buffer = empty
         state.tempo.version(state.version, state.accepted, strategy.buffer_size)
         if self._kept is not None:
             state.tempo.buffer_size = self._kept.size(state.tempo.buffer_size)

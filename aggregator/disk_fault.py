@@ -1,4 +1,4 @@
-"""A disk that does not take a commit: what is wrong with it, and when to try it again."""
+"""What keeps updates from being taken, mostly a disk that does not take a commit, and when to try again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class DiskFault:
     """The state of the run's disk.
 
     Attributes:
-        why: what is wrong with it, as a sentence; None while it works.
+        why: what is wrong, as a sentence; None while all is well.
         retry_at: when to try it again, in seconds of the run.
 
     """
@@ -28,6 +28,11 @@ class DiskFault:
         self.why, self.retry_at = why, now + pause
         self._pause = min(2 * pause, _LONGEST_SECONDS)
         return pause
+
+    def doubted(self, why: str, now: float) -> None:
+        """What is in memory may be half done: the last commit is read again at once, unless the disk has failed."""
+        if self.why is None:
+            self.why, self.retry_at = why, now
 
     def over(self) -> None:
         """It took a commit of everything."""

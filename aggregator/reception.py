@@ -85,6 +85,7 @@ class Reception:
         self._unread = ""  # why the list of the revoked could not be read last
         self._out: frozenset[str] = frozenset()
         self._judging = Judging(link.wake)
+        self._failed: tuple[str, Offer, Exception] | None = None
         self._statuses: list[Message] = []  # that came while the core was a thread's
         self._step = step
         self._now = now
@@ -170,6 +171,21 @@ class Reception:
         if self._transfers is not None:
             self._transfers.forgotten()
 
+    def reloaded(self, core: AggregatorCore) -> None:
+        """The core that goes on from the last commit. The update that broke the one before must not come back."""
+        self.forget()
+        self.core = core
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            (client_id, offer, error), judged = failed, core.judged
+            refusal = ProtocolError("internal", f"the aggregator failed: {type(error).__name__}")
+            self._verdict(client_id, offer, core.refuse(client_id, offer, refusal), judged, self._now())
+
+    @property
+    def failed(self) -> Exception | None:
+        """What broke judging: the core may hold half an update, and nothing of it may be committed or told."""
+        return self._failed[2] if self._failed else None
+
     def _told(self, client_id: str, message: Message) -> None:
         """A client told something about an update or a snapshot. Raises ProtocolError: it cannot be read."""
         if not self._gate.open:
@@ -240,10 +256,10 @@ class Reception:
         """What judging has come to; `judged` is how many verdicts the core had given before."""
         core, commits = self.core, self._commits
         if isinstance(answer, Exception):
-            # Ours, not the sender's; but an update that breaks us must not come back for ever.
             log.error("judging failed client=%s sequence=%d", client_id, offer.update.sequence, exc_info=answer)
-            refusal = ProtocolError("internal", f"the aggregator failed: {type(answer).__name__}")
-            answer = core.refuse(client_id, offer, refusal)
+            self._failed = client_id, offer, answer.with_traceback(None)  # its frames hold vectors
+            self._disk.doubted(f"judging an update failed: {type(answer).__name__}", now)
+            return
         if isinstance(answer, Later):  # its bytes stay where they are, spooled ones too
             self._reply(client_id, answer)
             return

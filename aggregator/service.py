@@ -148,7 +148,7 @@ class AggregatorService:
             if self._disk.why is not None:
                 self._try_disk(now)
                 return
-            if not self._reception.judged():
+            if not self._reception.judged() or self._disk.why is not None:
                 return
             core.tick(now)
             self._evaluations.take(core, now)
@@ -159,7 +159,7 @@ class AggregatorService:
             if commits.due(core, idle=idle, wanted=wanted):
                 self._commit(now)
             self._reception.judge_next()
-            if self._reception.busy:
+            if self._reception.busy or self._disk.why is not None:
                 return
         except StoreError as error:
             self._disk_failed(error, now)
@@ -349,16 +349,24 @@ class AggregatorService:
             self._gate.say("online")  # with what is wrong
 
     def _try_disk(self, now: float) -> None:
+        failed = self._reception.failed
+        if failed is not None and self._commits.busy:
+            self._tell(self._commits.take(0.0))  # of what was there before
+            return
+        if failed is not None and self._reload is None:
+            raise failed
         assert self._reload is not None
         if not self._commits.busy:
             if now < self._disk.retry_at:
                 return
-            self._core = self._reception.core = self._reload()
+            self._commits.forget()
+            self._core = self._reload()
+            self._reception.reloaded(self._core)
             self._commit(now)  # all of it, so that the disk is known to take it
         self._tell(self._commits.take(0.0))
         if self._commits.busy:
             return
-        log.info("the disk works again version=%d", self.committed)
+        log.info("going on from the last commit version=%d", self.committed)
         self._disk.over()
         self._evaluations.start_over()
         if self._gate.online:

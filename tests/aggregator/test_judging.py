@@ -36,6 +36,10 @@ PART = 16 << 10
 LAYOUT = layout_of(20_000)  # floats: five parts
 
 
+def core_of(state: State) -> AggregatorCore:
+    return AggregatorCore(state, plain_fedbuff(2), Rules(RUN, LAYOUT), Goal())
+
+
 class Hall:
     """An aggregator to whom this model is large, and clients that are written by hand.
 
@@ -51,12 +55,7 @@ class Hall:
         self.broker = MemoryBroker()
         self.store = Store(folder, "large")
         link = self.link = self.broker.link("aggregator", max_message_bytes=PART + HEADER_BYTES)
-        core = AggregatorCore(
-            State.initial(RUN, LAYOUT, np.zeros(LAYOUT.size, np.float32)),
-            plain_fedbuff(2),
-            Rules(RUN, LAYOUT),
-            Goal(),
-        )
+        core = core_of(State.initial(RUN, LAYOUT, np.zeros(LAYOUT.size, np.float32)))
         judge = core.judge
 
         def slowly(client_id: str, offer: Offer, body: memoryview, now: float, *, digest: str | None) -> object:
@@ -75,6 +74,7 @@ class Hall:
             incarnation="b" * 32,
             store=self.store,
             transfers=Transfers(folder / "parts", 1 << 30),
+            reload=self.reloaded,
             clock=lambda: self.broker.time.now,
         )
         self.clients: dict[str, MemoryLink] = {}
@@ -87,6 +87,13 @@ class Hall:
             self.clients[name].open()
             self.clients[name].subscribe(TOPICS.reply(name))
         self.until(lambda: self.shown() == 0)
+
+    def reloaded(self) -> AggregatorCore:
+        """A core that goes on from the last commit."""
+        state = self.store.load(LAYOUT, again=True)
+        assert state is not None
+        self.core = core_of(state)
+        return self.core
 
     def offer(self, name: str, value: float) -> Offer:
         """Offer an update whose numbers are all this one, without its bytes."""

@@ -58,7 +58,7 @@ def replayed(
             (buffer.fold if strategy.rule is None else buffer.keep)(update, folded, mass, 0.0)
         rates = strategy.rates(buffer.batch(record.buffer_size))
         weights, velocity = step(weights, buffer, rates, layout, velocity, strategy.momentum, strategy.rule)
-        buffer.clear()
+        buffer = Buffer.empty(layout)
     return weights
 
 

@@ -112,5 +112,5 @@ def replayed(run: Run, strategy: Strategy, numbers: Mapping[str, int]) -> Vector
             one_hot[place] = 0
         rates = strategy.rates(buffer.batch(record.buffer_size))
         weights, _ = step(weights, buffer, rates, run.layout, None, 0.0)
-        buffer.clear()
+        buffer = Buffer.empty(run.layout)
     return weights

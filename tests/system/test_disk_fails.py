@@ -23,7 +23,7 @@ def test_an_aggregator_whose_disk_fails_says_so_answers_later_and_goes_on_when_i
     shown, accepted = fed.version, fed.accepted("ada")
     client.says("trained", times=accepted + 2)  # it goes on with its work, and keeps it
     (fed.folder / "gone").rename(fed.run_folder)
-    aggregator.says("the disk works again")
+    aggregator.says("going on from the last commit")
     assert fed.read_run().version >= shown
     fed.work("ada", updates=3)
     fed.until(lambda: fed.status("ada").waiting <= 1, "the outbox to be emptied")
