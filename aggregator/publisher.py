@@ -14,6 +14,7 @@ from fedmq.aggregator.aside import LARGE_BYTES, Aside
 from fedmq.aggregator.committed import Committed
 from fedmq.aggregator.snapshots import Kept, Snapshots
 from fedmq.schemas.codecs import Codec
+from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Head, LayoutNotice, Metrics, Need, Progress
 from fedmq.schemas.plan import Plan
@@ -90,7 +91,7 @@ class Publisher:
         """Nothing can be shown."""
         self._connected = False
         self._coming = None
-        self._snapshots.disconnected()
+        self._snapshots.forget()
 
     def need(self, client_id: str, need: Need, now: float) -> None:
         """A device reads a snapshot in parts, misses some of them, or is done."""
@@ -98,7 +99,12 @@ class Publisher:
 
     def work(self, now: float) -> None:
         """Go on with a snapshot in parts, and show its head when they are all out."""
-        out = self._snapshots.work(now) if self._connected else None
+        try:
+            out = self._snapshots.work(now) if self._connected else None
+        except StoreError as error:
+            log.error("a snapshot is made anew: %s", error)
+            self._snapshots.forget()
+            self._coming = self._shown = out = None
         if out is None:
             return
         head, took = out

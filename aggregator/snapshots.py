@@ -10,10 +10,12 @@ import json
 import logging
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from fedmq.schemas.errors import StoreError
 from fedmq.schemas.messages import Head, Need, SnapshotPart
 from fedmq.schemas.parts import part_bytes
 from fedmq.schemas.topics import Topics
@@ -58,19 +60,32 @@ class Kept:
                 written += self._file.write(body[written:])
             self._memory = None
         except OSError as error:
+            self._close()  # without a name it would keep the disk full
             log.warning("a snapshot stays in memory bytes=%d: %s", self.size, error)
 
     def read(self, start: int, size: int) -> bytes | memoryview:
-        """So many bytes from `start` on, or as many as there are. Raises OSError."""
+        """So many bytes from `start` on, or as many as there are. Raises StoreError: the disk refuses."""
         if self._memory is not None:
             return self._memory[start : start + size]
         assert self._file is not None
-        return os.pread(self._file.fileno(), min(size, self.size - start), start)
+        size = min(size, self.size - start)
+        try:
+            data = os.pread(self._file.fileno(), size, start)
+        except OSError as error:
+            raise StoreError(f"a snapshot cannot be read: {error}") from error
+        if len(data) != size:
+            raise StoreError(f"a snapshot cannot be read: {len(data)} of {size} bytes at {start}")
+        return data
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
 
     def __del__(self) -> None:
         # A slot, a snapshot on its way, or both refer to it: whoever is the last one lets it go.
-        if self._file is not None:
-            self._file.close()
+        self._close()
 
 
 @dataclass(slots=True)
@@ -152,7 +167,12 @@ class Snapshots:
         self._coming, self._begun, self._look_at = (slot, head, body, 0), now, now
 
     def work(self, now: float) -> tuple[Head, float] | None:
-        """Go on; the head of the snapshot whose parts are all out now, to be shown, and how long that took."""
+        """Go on; the head of the snapshot whose parts are all out now, to be shown, and how long that took.
+
+        Raises:
+            StoreError: a snapshot cannot be read from the disk; `forget` and begin anew.
+
+        """
         if now < self._look_at:
             return None
         self._look_at = now + _STEP_SECONDS
@@ -198,8 +218,8 @@ class Snapshots:
             self._clear(slot, 0)
             self._slots[slot] = _Slot()
 
-    def disconnected(self) -> None:
-        """What was on its way is begun anew."""
+    def forget(self) -> None:
+        """What is out and what was on its way is begun anew."""
         self._coming = None
         self._slots = [_Slot() for _ in range(SLOTS)]
 
@@ -246,6 +266,10 @@ class Snapshots:
 
     def _write_filled(self) -> None:
         # Written before the topics are filled and after they are emptied; if it is lost, some topics stay filled.
-        if self._path is not None:
+        if self._path is None:
+            return
+        try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps(self._filled), encoding="utf-8")
+        except OSError as error:
+            log.warning("what is in the slots is not noted: %s", error)

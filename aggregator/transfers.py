@@ -13,7 +13,7 @@ from pathlib import Path
 from fedmq.schemas.errors import ProtocolError, StoreError
 from fedmq.schemas.messages import Later, Missing, Offer, Part
 from fedmq.schemas.parts import Coverage
-from fedmq.transport.spool import FileSpool, MemorySpool, Spool, key_of
+from fedmq.transport.spool import FileSpool, MemorySpool, Spool, key_of, remove
 
 __all__ = ["Transfers"]
 
@@ -175,7 +175,7 @@ class Transfers:
             if taken + size <= self._most_bytes:
                 return True
             taken -= self._left.pop(left)[1]
-            self._path(left).unlink(missing_ok=True)
+            remove(self._path(left))
         for _, name in idle:
             if taken + size <= self._most_bytes:
                 return True

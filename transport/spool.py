@@ -12,14 +12,14 @@ import mmap
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.parts import Coverage
 
-__all__ = ["FileSpool", "MemorySpool", "Spool", "key_of"]
+__all__ = ["FileSpool", "MemorySpool", "Spool", "key_of", "remove"]
 
 _READ_BYTES = 1 << 20
 
@@ -120,10 +120,15 @@ class FileSpool:
             if not noted:
                 path.unlink(missing_ok=True)  # somebody may still hold a view of what was in it
             self._file: IO[bytes] = open(path, "r+b" if noted else "w+b", buffering=0)  # noqa: SIM115
-            there = [part for part in noted if self._is_there(part)]
-            # Written anew, without the line that a crash may have cut in two.
-            self._list = open(self._list_path, "w", encoding="utf-8")  # noqa: SIM115
-            self._note(self._head, *(json.dumps(part) for part in there))
+            try:
+                there = [part for part in noted if self._is_there(part)]
+                # Written anew, without the line that a crash may have cut in two. Not buffered: what a full disk did
+                # not take would be tried again when it is closed.
+                self._list: IO[bytes] = open(self._list_path, "wb", buffering=0)  # noqa: SIM115
+                self._note("\n".join([self._head, *map(json.dumps, there)]))
+            except OSError:
+                self._file.close()
+                raise
         for offset, length, _ in there:
             self.coverage.add(offset, offset + length)
 
@@ -136,7 +141,8 @@ class FileSpool:
         with self._translated():
             if os.pwrite(self._file.fileno(), data, offset) != len(data):
                 raise OSError("a part was not written whole")
-            self._note(json.dumps(_Part(offset, len(data), _check(data))))
+            # With its end of line before it, so that a line that was cut does not spoil the next.
+            self._note("\n" + json.dumps(_Part(offset, len(data), _check(data))))
         self.coverage.add(offset, offset + len(data))
         if offset == self._hashed:  # while it is in the processor's cache
             self._sha256.update(data)
@@ -167,13 +173,13 @@ class FileSpool:
 
     def close(self) -> None:
         """Let the files be."""
-        self._file.close()
-        self._list.close()
+        for file in (self._file, self._list):
+            with suppress(OSError):
+                file.close()
 
     def remove(self) -> None:
-        """Remove the files. A view that is still held stays good."""
-        self._path.unlink(missing_ok=True)
-        self._list_path.unlink(missing_ok=True)
+        """Remove the files, as far as the disk has them removed. A view that is still held stays good."""
+        remove(self._path)
 
     def _noted(self) -> list[_Part]:
         """The parts of this body that its list names; none if the list is another body's."""
@@ -186,15 +192,16 @@ class FileSpool:
                 offset, length, check = json.loads(line)
                 parts.append(_Part(int(offset), int(length), int(check)))
             except (TypeError, ValueError):
-                break  # a crash cut it
+                continue  # a crash or a full disk cut it
         return parts
 
     def _is_there(self, part: _Part) -> bool:
         return part.offset >= 0 and _check(os.pread(self._file.fileno(), part.length, part.offset)) == part.check
 
-    def _note(self, *lines: str) -> None:
-        self._list.writelines(line + "\n" for line in lines)
-        self._list.flush()
+    def _note(self, text: str) -> None:
+        data = text.encode()
+        if self._list.write(data) != len(data):
+            raise OSError("the list of parts was not written whole")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -202,6 +209,13 @@ class FileSpool:
             yield
         except OSError as error:
             raise StoreError(f"{self._path}: a part cannot be kept: {error}") from error
+
+
+def remove(path: Path) -> None:
+    """Remove the file at this path and its list, as far as the disk has them removed."""
+    for each in (path, _list_of(path)):
+        with suppress(OSError):
+            each.unlink(missing_ok=True)
 
 
 def key_of(path: Path) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -154,17 +155,47 @@ def test_a_folder_that_cannot_be_is_a_clear_sentence(tmp_path: Path) -> None:
         in_file(tmp_path / "parts")
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """To whoever writes more into a file the disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_part_that_the_disk_refuses_is_missing_still(tmp_path: Path) -> None:
     spool = in_file(tmp_path)
     put(spool, 0, 50)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
-    try:
-        with pytest.raises(StoreError, match="a part cannot be kept"):
-            put(spool, 50, 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(60), pytest.raises(StoreError, match="a part cannot be kept"):
+        put(spool, 50, 100)
     assert spool.coverage.there() == [(0, 50)]
     put(spool, 50, 200)
     assert spool.digest() == hashlib.sha256(BODY).hexdigest()
     spool.close()
+
+
+def test_a_line_that_a_full_disk_cut_costs_that_part_alone(tmp_path: Path) -> None:
+    spool = in_file(tmp_path)
+    listed = tmp_path / "ada.body.parts"
+    put(spool, 0, 50)
+    with files_of_at_most(listed.stat().st_size + 10), pytest.raises(StoreError, match="not written whole"):
+        put(spool, 50, 55)
+    put(spool, 60, 100)
+    spool.close()
+    again = in_file(tmp_path)
+    assert again.coverage.there() == [(0, 50), (60, 100)]
+    again.close()
+
+
+def test_who_is_done_with_a_spool_is_so_on_a_full_disk_too(tmp_path: Path) -> None:
+    spool = in_file(tmp_path)
+    put(spool, 0, 20)
+    with files_of_at_most((tmp_path / "ada.body.parts").stat().st_size):
+        with pytest.raises(StoreError, match=r"part cannot be kept: .*(too large|whole)"):
+            put(spool, 20, 25)
+        spool.close()
+        spool.remove()
+    assert list(tmp_path.iterdir()) == []
