@@ -214,7 +214,7 @@ class Reception:
 
     def _turn_away(self, client_id: str, offer: Offer) -> None:
         """An offer of a client that is revoked; what was judged before keeps its verdict."""
-        if self._disk.why is not None or self._commits.holds:
+        if self._disk.why is not None or self._commits.holds or self._judging.busy:
             return
         if self._transfers is not None:
             self._transfers.over(client_id)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedmq.aggregator import publisher, reception, writer
-from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.admission import Rules, admit_body
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.transfers import Transfers
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import StoreError
+from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Head, Missing, Offer, Part, Receipt, Reply
 from fedmq.schemas.parts import HEADER_BYTES, cut
 from fedmq.schemas.plan import Plan
@@ -211,3 +213,30 @@ def test_a_disk_that_cannot_be_read_is_no_verdict(hall: Hall, monkeypatch: pytes
     hall.offer("alice", 1.0)
     hall.until(lambda: hall.receipts.get("alice"))
     assert hall.receipts["alice"][0].verdict == "accepted"
+
+
+def test_who_is_taken_out_while_their_update_is_judged_keeps_that_verdict(
+    hall: Hall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "revoked"
+    out.write_text("")
+    hall.service._reception._revoked = Revoked(out)
+    judging, goes_on = threading.Event(), threading.Event()
+
+    def slowly(offer: Offer, body: memoryview, rules: Rules, digest: str | None) -> Iterable[tuple[int, Vector]]:
+        judging.set()
+        assert goes_on.wait(20)
+        return admit_body(offer, body, rules, digest)
+
+    monkeypatch.setattr("fedmq.aggregator.core.admit_body", slowly)
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert judging.wait(20)
+    out.write_text("alice\n")
+    hall.offer("alice", 1.0)
+    hall.pass_time(0.5)
+    goes_on.set()
+    hall.until(lambda: hall.receipts.get("alice"))
+    hall.offer("alice", 1.0)
+    hall.until(lambda: len(hall.receipts["alice"]) == 2)
+    assert [receipt.verdict for receipt in hall.receipts["alice"]] == ["accepted", "accepted"]
+    assert (hall.core.state.accepted, hall.core.state.rejected.total()) == (1, 0)
