@@ -160,8 +160,13 @@ class Reception:
             self._link.publish(self._topics.reply(client_id), reply, qos=0)
             self._step("receipt-sent")
 
+    def committing(self) -> None:
+        """All verdicts until now are in the commit that begins."""
+        if self._transfers is not None:
+            self._transfers.committing()
+
     def committed(self) -> None:
-        """All verdicts are on the disk."""
+        """The commit that had begun is on the disk."""
         if self._transfers is not None:
             self._transfers.committed()
 

@@ -320,6 +320,7 @@ class AggregatorService:
     def _commit(self, now: float) -> None:
         """Begin a commit of everything that is in memory; it may be done at once. Raises StoreError."""
         self._core.state.seconds = now
+        self._reception.committing()
         self._tell(self._commits.begin(self._core))
 
     def _tell(self, done: Done | None) -> None:

@@ -68,7 +68,8 @@ class Transfers:
         self._folder = folder
         self._most_bytes = most_bytes
         self._transfers: dict[str, _Transfer] = {}
-        self._judged: list[str] = []  # clients whose verdict is not committed yet
+        self._judged: list[tuple[str, _Transfer]] = []  # whose verdict is in no commit yet
+        self._committing: list[tuple[str, _Transfer]] = []  # whose verdict is in the commit that is being written
         # What an earlier process left, whose key and size; whoever comes back goes on with it.
         self._left = {path.stem: (key_of(path), path.stat().st_size) for path in folder.glob("*.body")}
         self._first_at: float | None = None
@@ -133,17 +134,24 @@ class Transfers:
         """An update has its verdict; its bytes stay until that is committed."""
         transfer = self._transfers.get(client_id)
         if transfer is not None and _key(transfer.offer) == _key(offer):
-            self._judged.append(client_id)
+            self._judged.append((client_id, transfer))
+
+    def committing(self) -> None:
+        """All verdicts until now are in the commit that begins."""
+        self._committing += self._judged
+        self._judged.clear()
 
     def committed(self) -> None:
-        """All verdicts are on the disk."""
-        for client_id in self._judged:
-            self.over(client_id)
-        self._judged.clear()
+        """The commit that had begun is on the disk; verdicts that were given meanwhile are not."""
+        for client_id, transfer in self._committing:
+            if self._transfers.get(client_id) is transfer:
+                self.over(client_id)
+        self._committing.clear()
 
     def forgotten(self) -> None:
         """The verdicts since the last commit are void: their updates are judged again."""
         self._judged.clear()
+        self._committing.clear()
 
     def over(self, client_id: str) -> None:
         """Give this client's transfer up, or be done with it."""

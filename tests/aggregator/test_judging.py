@@ -18,7 +18,7 @@ from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State
-from fedmq.aggregator.store import Store
+from fedmq.aggregator.store import Commit, Store
 from fedmq.aggregator.transfers import Transfers
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import StoreError
@@ -240,3 +240,36 @@ def test_who_is_taken_out_while_their_update_is_judged_keeps_that_verdict(
     hall.until(lambda: len(hall.receipts["alice"]) == 2)
     assert [receipt.verdict for receipt in hall.receipts["alice"]] == ["accepted", "accepted"]
     assert (hall.core.state.accepted, hall.core.state.rejected.total()) == (1, 0)
+
+
+def test_the_bytes_of_an_update_outlive_a_commit_that_began_before_its_verdict(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, goes_on, write = threading.Semaphore(0), threading.Semaphore(0), hall.store.write
+
+    def slowly(commit: Commit) -> None:
+        writing.release()
+        assert goes_on.acquire(timeout=20)
+        if failing:
+            raise StoreError("the disk is full")
+        write(commit)
+
+    failing = False
+    monkeypatch.setattr(writer, "LARGE_BYTES", 1 << 30)  # so that another may be judged meanwhile
+    monkeypatch.setattr(hall.store, "write", slowly)
+    hall.send("alice", hall.offer("alice", 1.0))
+    hall.until(lambda: writing.acquire(blocking=False))
+    hall.send("bob", hall.offer("bob", 3.0))
+    hall.until(lambda: hall.core.state.accepted == 2)
+    goes_on.release()
+    hall.until(lambda: hall.receipts.get("alice"))
+    hall.until(lambda: writing.acquire(blocking=False))
+    failing = True
+    goes_on.release(100)
+    hall.until(lambda: hall.core.state.accepted == 1)
+    failing = False
+    hall.until(lambda: hall.service._disk.why is None and not hall.service._publisher.making)
+    hall.offer("bob", 3.0)
+    hall.until(lambda: hall.receipts.get("bob"))  # without any of its bytes again
+    assert hall.receipts["bob"][0].verdict == "accepted"
+    assert hall.core.state.accepted == 2

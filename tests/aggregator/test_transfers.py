@@ -235,10 +235,14 @@ def test_a_large_one_is_on_the_disk_from_its_first_part_until_its_verdict_is(
     ada.part(0)
     assert (tmp_path / "parts" / "ada.body").exists()
     transfers.judged("ada", ada.offer())
+    transfers.committing()
     transfers.forgotten()  # the disk failed: the verdict is void, the bytes are not
     transfers.committed()
     assert (tmp_path / "parts" / "ada.body").exists()
     transfers.judged("ada", ada.offer())
+    transfers.committed()  # of a commit that had begun before the verdict
+    assert (tmp_path / "parts" / "ada.body").exists()
+    transfers.committing()
     transfers.committed()
     assert list((tmp_path / "parts").glob("*")) == []
 
