@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from fedmq.aggregator.aside import LARGE_BYTES, Aside
 from fedmq.aggregator.committed import Committed
-from fedmq.aggregator.snapshots import Kept, Snapshots
+from fedmq.aggregator.kept_snapshot import Kept
+from fedmq.aggregator.snapshots import Snapshots
 from fedmq.schemas.codecs import Codec
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Vector
@@ -79,11 +80,11 @@ class Publisher:
         """Whether a snapshot is being encoded and written, in a thread: a newer one would be another vector."""
         return self._making.busy
 
-    def connected(self, shown: Head | None = None) -> None:
+    def connected(self, shown: Head | None, now: float) -> None:
         """The broker may have forgotten everything: show it again, but for a snapshot in parts that it still shows."""
         self._connected = True
         self._on_broker = shown
-        self._snapshots.left(shown)
+        self._snapshots.connected(shown, now)
         self._shown = self._progress = None
         self._shown_at = self._progress_at = float("-inf")
 
@@ -91,7 +92,7 @@ class Publisher:
         """Nothing can be shown."""
         self._connected = False
         self._coming = None
-        self._snapshots.forget()
+        self._snapshots.disconnected()
 
     def need(self, client_id: str, need: Need, now: float) -> None:
         """A device reads a snapshot in parts, misses some of them, or is done."""

@@ -277,7 +277,7 @@ class AggregatorService:
         self._link.subscribe(self._topics.updates)
         if self._core.strategy.cohort:
             self._link.subscribe(self._topics.statuses)
-        self._publisher.connected(self._gate.shown)
+        self._publisher.connected(self._gate.shown, self.now())
         log.info("connected run=%s version=%d", self._core.state.run, self.committed)
         self._show(self.now(), at_once=True)  # before updates of it are judged: some strategies need its weights
         for message in self._gate.release():

@@ -6,92 +6,32 @@ version. So a slot that somebody still reads is kept for a while; one slot alway
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
-from fedmq.schemas.errors import StoreError
+from fedmq.aggregator.kept_snapshot import Kept
+from fedmq.aggregator.slot_notes import SLOTS, SlotNotes
 from fedmq.schemas.messages import Head, Need, SnapshotPart
 from fedmq.schemas.parts import part_bytes
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
 from fedmq.transport.link import Link
 
-__all__ = ["SLOTS", "Kept", "Snapshots"]
-
-log = logging.getLogger("fedmq.aggregator")
-
-SLOTS = 2
-"""One for the newest snapshot, and one for the one before it, or for who is slow."""
+__all__ = ["Snapshots"]
 
 _WINDOW = 8  # parts on their way to the broker at a time
 _STEP_SECONDS = 0.002  # between two looks at how many of them it has taken
 _LEASE_SECONDS = 60.0  # that a slot is kept after somebody said that they read it
-_LONGEST_LEASE_SECONDS = 3600.0  # that it is kept in all: its version grows old
+_LONGEST_LEASE_SECONDS = 3600.0  # that it is kept in all, or longer if it is large: its version grows old
+_SLOWEST_BYTES = 16 << 10  # a second, at which a snapshot is taken within that
 _READERS = 64  # of a slot that are remembered
 _AGAIN_SECONDS = 2.0  # between two times that the same part is published for those who miss it
-
-
-class Kept:
-    """A snapshot's bytes: in a file without a name if there is a folder with room for them, else in memory.
-
-    Args:
-        body: the bytes.
-        folder: for the file; None keeps them in memory.
-
-    """
-
-    def __init__(self, body: memoryview, folder: Path | None) -> None:
-        self.size = len(body)
-        self._file: IO[bytes] | None = None
-        self._memory: memoryview | None = body
-        if folder is None:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (kept as long as the slot)
-            written = 0
-            while written < self.size:
-                written += self._file.write(body[written:])
-            self._memory = None
-        except OSError as error:
-            self._close()  # without a name it would keep the disk full
-            log.warning("a snapshot stays in memory bytes=%d: %s", self.size, error)
-
-    def read(self, start: int, size: int) -> bytes | memoryview:
-        """So many bytes from `start` on, or as many as there are. Raises StoreError: the disk refuses."""
-        if self._memory is not None:
-            return self._memory[start : start + size]
-        assert self._file is not None
-        size = min(size, self.size - start)
-        try:
-            data = os.pread(self._file.fileno(), size, start)
-        except OSError as error:
-            raise StoreError(f"a snapshot cannot be read: {error}") from error
-        if len(data) != size:
-            raise StoreError(f"a snapshot cannot be read: {len(data)} of {size} bytes at {start}")
-        return data
-
-    def _close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            with suppress(OSError):
-                file.close()
-
-    def __del__(self) -> None:
-        # A slot, a snapshot on its way, or both refer to it: whoever is the last one lets it go.
-        self._close()
 
 
 @dataclass(slots=True)
 class _Slot:
     head: Head | None = None  # of the snapshot whose parts are all out
-    body: Kept | None = None
+    body: Kept | None = None  # None if an earlier process has published it
     since: float = 0.0  # when it was out
     readers: dict[str, float] = field(default_factory=dict)  # who reads it, and when they said so last
     again: set[int] = field(default_factory=set)  # parts that somebody misses
@@ -112,11 +52,11 @@ class Snapshots:
     def __init__(self, link: Link, topics: Topics, folder: Path | None) -> None:
         self._link = link
         self._topics = topics
-        self._slots = [_Slot() for _ in range(SLOTS)]
+        self._notes = SlotNotes(folder / "slots.json" if folder else None)
+        self._slots = [_Slot(head) for head in self._notes.heads]
         self._newest = 0
+        self._newest_is_out = False  # as far as is known since the last connection
         self._folder = folder
-        self._path = folder / "slots.json" if folder else None
-        self._filled = self._read_filled()  # of each slot, how many topics may hold something
         self._coming: tuple[int, Head, Kept, int] | None = None  # slot, head, body, the next part
         self._begun = 0.0
         self._look_at = 0.0
@@ -128,21 +68,28 @@ class Snapshots:
 
     @property
     def newest(self) -> Head | None:
-        """The head of the newest snapshot whose parts are out."""
-        return self._slots[self._newest].head
+        """The head of the newest snapshot if its parts are out for certain; a broker may have lost them."""
+        return self._slots[self._newest].head if self._newest_is_out else None
 
     def fits(self, size: int) -> bool:
         """Whether a snapshot of this size goes into one message."""
         return size <= part_bytes(self._link.max_message_bytes)
 
-    def left(self, head: Head | None) -> None:
-        """What the broker shows from before: what lies in its slots is overwritten in time, or emptied."""
+    def connected(self, head: Head | None, now: float) -> None:
+        """There is a connection, and the broker shows this head from before: its parts are in one of the slots."""
+        for slot in self._slots:
+            if slot.body is None:
+                slot.since = now
+            if slot.readers or slot.body is None:
+                slot.readers[""] = now  # who reads it has time to say so again
         if head is None or head.slot is None or head.part_bytes is None or head.slot >= SLOTS:
             return
         self._newest = head.slot
+        if not _same(self._slots[head.slot].head, head):
+            self._slots[head.slot] = _Slot(head, since=now)
         parts = -(-head.size // head.part_bytes)
-        self._filled = [max(parts, filled) for filled in self._filled]
-        self._write_filled()
+        self._notes.filled = [max(parts, filled) for filled in self._notes.filled]
+        self._note(head.slot, head)
 
     def keep(self, body: memoryview) -> Kept:
         """A snapshot's bytes for `adopt` or `begin`. From any thread."""
@@ -151,19 +98,22 @@ class Snapshots:
     def adopt(self, head: Head, body: Kept, now: float) -> None:
         """The parts of this snapshot are out, from before; who misses some of them will say so."""
         assert head.slot is not None
-        self._slots[head.slot] = _Slot(head, body, since=now)
-        self._newest = head.slot
+        slot = self._slots[head.slot]
+        readers, since = (slot.readers, slot.since) if _same(slot.head, head) else ({}, now)
+        self._slots[head.slot] = _Slot(head, body, since, readers)
+        self._newest, self._newest_is_out = head.slot, True
+        self._note(head.slot, head)
 
     def begin(self, head: Head, body: Kept, now: float) -> None:
         """Publish a snapshot, step by step in `work`; `head` says neither slot nor size of the parts yet."""
-        slot = self._next_slot(now)
         size = part_bytes(self._link.max_message_bytes)
-        head = head.model_copy(update={"slot": slot, "part_bytes": size})
-        parts = -(-body.size // size)
-        if parts > self._filled[slot]:
-            self._filled[slot] = parts
-            self._write_filled()
+        head = head.model_copy(update={"slot": self._newest, "part_bytes": size})
+        # The same again is for a broker that lost it: who has some parts of it goes on with them.
+        slot = self._newest if _same(self._slots[self._newest].head, head) else self._next_slot(now)
+        head = head.model_copy(update={"slot": slot})
+        self._notes.filled[slot] = max(-(-body.size // size), self._notes.filled[slot])
         self._slots[slot] = _Slot()
+        self._note(slot, None)
         self._coming, self._begun, self._look_at = (slot, head, body, 0), now, now
 
     def work(self, now: float) -> tuple[Head, float] | None:
@@ -191,7 +141,8 @@ class Snapshots:
         self._clear(slot, part)
         self._link.publish(self._topics.slot(slot), encode(head), retain=True)
         self._slots[slot] = _Slot(head, body, since=now)
-        self._newest, self._coming = slot, None
+        self._newest, self._newest_is_out, self._coming = slot, True, None
+        self._note(slot, head)
         return head, now - self._begun
 
     def deadline(self) -> float | None:
@@ -210,7 +161,8 @@ class Snapshots:
             for reader in list(slot.readers)[:-_READERS]:
                 del slot.readers[reader]
             assert head.part_bytes is not None
-            slot.again |= {part for part in need.parts if part * head.part_bytes < head.size}
+            if slot.body is not None:
+                slot.again |= {part for part in need.parts if part * head.part_bytes < head.size}
 
     def clear(self) -> None:
         """Snapshots fit into one message: what earlier ones have left on the broker goes."""
@@ -218,9 +170,13 @@ class Snapshots:
             self._clear(slot, 0)
             self._slots[slot] = _Slot()
 
+    def disconnected(self) -> None:
+        """What was on its way is begun anew; what is out has its readers still."""
+        self._coming, self._newest_is_out = None, False
+
     def forget(self) -> None:
         """What is out and what was on its way is begun anew."""
-        self._coming = None
+        self.disconnected()
         self._slots = [_Slot() for _ in range(SLOTS)]
 
     def _next_slot(self, now: float) -> int:
@@ -228,8 +184,10 @@ class Snapshots:
         other = (self._newest + 1) % SLOTS
         slot = self._slots[other]
         read = now < max(slot.readers.values(), default=float("-inf")) + _LEASE_SECONDS
-        read = read and now < slot.since + _LONGEST_LEASE_SECONDS
-        return self._newest if slot.head is not None and read else other
+        if slot.head is None or not read:
+            return other
+        longest = max(_LONGEST_LEASE_SECONDS, slot.head.size / _SLOWEST_BYTES)
+        return self._newest if now < slot.since + longest else other
 
     def _publish_part(self, slot: int, head: Head, body: Kept, part: int) -> bool:
         assert head.part_bytes is not None
@@ -248,28 +206,25 @@ class Snapshots:
 
     def _clear(self, slot: int, first: int) -> None:
         """Empty the topics of parts that the slot's snapshot does not have."""
-        if self._filled[slot] <= first:
+        if self._notes.filled[slot] <= first:
             return
-        for part in range(first, self._filled[slot]):
+        for part in range(first, self._notes.filled[slot]):
             self._link.publish(self._topics.part(slot, part), b"", retain=True)
         if not first:
             self._link.publish(self._topics.slot(slot), b"", retain=True)
-        self._filled[slot] = first
-        self._write_filled()
+        self._notes.filled[slot] = first
+        self._note(slot, None)
 
-    def _read_filled(self) -> list[int]:
-        try:
-            filled = json.loads(self._path.read_text(encoding="utf-8")) if self._path else []
-            return [int(filled[slot]) for slot in range(SLOTS)]
-        except (OSError, ValueError, TypeError, LookupError):
-            return [0] * SLOTS
+    def _note(self, slot: int, head: Head | None) -> None:
+        self._notes.heads[slot] = head
+        self._notes.write()
 
-    def _write_filled(self) -> None:
-        # Written before the topics are filled and after they are emptied; if it is lost, some topics stay filled.
-        if self._path is None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._filled), encoding="utf-8")
-        except OSError as error:
-            log.warning("what is in the slots is not noted: %s", error)
+
+def _same(one: Head | None, other: Head) -> bool:
+    """Whether both are of the same parts, wherever they lie."""
+    return one is not None and (one.run, one.version, one.digest, one.part_bytes) == (
+        other.run,
+        other.version,
+        other.digest,
+        other.part_bytes,
+    )

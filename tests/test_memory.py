@@ -87,7 +87,7 @@ AGGREGATOR = (
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
-from fedmq.aggregator.snapshots import Kept
+from fedmq.aggregator.kept_snapshot import Kept
 from fedmq.aggregator.state import State
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import fedbuff

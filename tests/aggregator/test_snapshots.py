@@ -1,4 +1,4 @@
-"""Snapshots in parts: a disk that is full or fails costs memory or time, and nothing else."""
+"""Snapshots in parts: who reads one may be slow, and a disk that is full or fails costs memory or time alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fedmq.aggregator.snapshots import Kept
+from fedmq.aggregator.kept_snapshot import Kept
+from fedmq.aggregator.snapshots import Snapshots
+from fedmq.schemas.messages import Head, Need
+from fedmq.schemas.parts import HEADER_BYTES
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.topics import Topics
+from fedmq.transport.memory import MemoryBroker
+from tests.aggregator.small_run import RUN, layout_of
 from tests.aggregator.test_judging import Hall, hall
 
 __all__ = ["hall"]
@@ -32,13 +39,14 @@ def make_a_version(hall: Hall) -> None:
         hall.until(lambda name=name: hall.receipts.get(name))  # type: ignore[misc]
 
 
-def test_a_note_of_the_slots_that_a_full_disk_does_not_take_is_left_out(hall: Hall, tmp_path: Path) -> None:
-    noted = tmp_path / "parts" / "slots.json"
-    noted.unlink()
+def test_a_note_of_the_slots_that_a_full_disk_does_not_take_is_left_out(
+    hall: Hall, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noted = tmp_path / "parts" / "slots.json.part"
     noted.symlink_to("/dev/full")
     make_a_version(hall)
     hall.until(lambda: hall.shown() == 1)
-    noted.unlink()
+    assert "what is in the slots is not noted" in caplog.text
 
 
 def test_a_snapshot_that_the_disk_does_not_give_back_is_made_anew(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,3 +63,99 @@ def test_a_snapshot_that_the_disk_does_not_give_back_is_made_anew(hall: Hall, mo
     hall.until(lambda: hall.shown() == 1)
     assert len(reads) > 2
     assert hall.service.ended is None
+
+
+class Showing:
+    """One process that shows snapshots, over a connection of its own."""
+
+    def __init__(self, broker: MemoryBroker, folder: Path, size: int = 300_000) -> None:
+        self.link = broker.link("aggregator", max_message_bytes=100_000 + HEADER_BYTES)
+        self.snapshots = Snapshots(self.link, Topics("slow"), folder)
+        self.body = bytes(size)
+        self.connect(None, 0.0)
+
+    def connect(self, shown: Head | None, now: float) -> None:
+        self.link.open()
+        self.link.poll(0.0)
+        self.snapshots.connected(shown, now)
+
+    def show(self, version: int, now: float) -> Head:
+        head = Head(
+            run=RUN,
+            version=version,
+            plan=Plan(),
+            layout=layout_of(1).digest,
+            codec="float32",
+            size=len(self.body),
+            digest=f"{version:064x}",
+        )
+        self.snapshots.begin(head, self.snapshots.keep(memoryview(self.body)), now)
+        while True:
+            self.link.poll(0.01)
+            out = self.snapshots.work(now)
+            if out is not None:
+                return out[0]
+            now += 0.01
+
+    def need(self, version: int, now: float, *parts: int) -> None:
+        self.snapshots.need("slow", Need(run=RUN, version=version, parts=parts), now)
+
+
+def test_a_slot_that_somebody_reads_is_kept_over_a_lost_connection(tmp_path: Path) -> None:
+    showing = Showing(MemoryBroker(), tmp_path)
+    first = showing.show(0, 0.0)
+    showing.need(0, 1.0)
+    second = showing.show(1, 2.0)
+    showing.snapshots.disconnected()
+    showing.snapshots.connected(second, 300.0)
+    assert showing.show(2, 301.0).slot == second.slot
+    showing.need(0, 310.0)
+    assert showing.show(3, 369.0).slot == second.slot
+    assert showing.show(4, 371.0).slot == first.slot  # nobody has said for a minute that they read it
+
+
+def test_a_slot_that_an_earlier_process_filled_is_kept_until_its_readers_had_time_to_say_so(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    before = Showing(broker, tmp_path)
+    before.show(0, 0.0)
+    second = before.show(1, 2.0)
+    before.link.close()
+    after = Showing(broker, tmp_path)
+    after.snapshots.connected(second, 0.0)
+    assert after.show(2, 1.0).slot == second.slot
+    after.need(0, 50.0, 1)
+    assert after.snapshots.deadline() is None  # it has not the bytes, and the broker has
+    assert after.show(3, 100.0).slot == second.slot
+    assert after.show(4, 111.0).slot != second.slot
+
+
+def test_a_broker_that_has_lost_everything_gets_the_parts_again_in_the_same_slot(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    showing = Showing(broker, tmp_path)
+    first = showing.show(0, 0.0)
+    second = showing.show(1, 2.0)
+    showing.need(0, 3.0)
+    showing.snapshots.disconnected()
+    broker.retained.clear()
+    showing.snapshots.connected(None, 10.0)
+    assert showing.snapshots.newest is None
+    assert showing.show(1, 11.0).slot == second.slot
+    topics = Topics("slow")
+    assert all(topics.part(second.slot or 0, part) in broker.retained for part in range(3))
+    showing.need(0, 12.0, 2)  # who still takes the one before asks for what does not come
+    showing.snapshots.work(13.0)
+    showing.link.poll(0.01)
+    assert topics.part(first.slot or 0, 2) in broker.retained
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(300_000, 3600.0), (60 << 20, 3840.0)])
+def test_a_slot_is_kept_for_an_hour_or_as_long_as_16_kib_a_second_take(
+    tmp_path: Path, size: int, seconds: float
+) -> None:
+    showing = Showing(MemoryBroker(), tmp_path, size)
+    first = showing.show(0, 0.0)
+    showing.need(0, seconds - 10)
+    second = showing.show(1, seconds - 9)
+    assert showing.show(2, seconds - 5).slot == second.slot
+    showing.need(0, seconds)
+    assert showing.show(3, seconds + 15).slot == first.slot
