@@ -133,6 +133,11 @@ class Hall:
             self.pass_time(0.05)
             assert time.monotonic() < deadline
 
+    def rest(self) -> None:
+        """Wait until no thread is at work, so that what is offered next is answered at once."""
+        service = self.service
+        self.until(lambda: service._disk.why is None and not (service._reception._occupied or service.writing))
+
     def shown(self) -> int | None:
         """The version of the head."""
         head = self.broker.retained.get(TOPICS.model)
@@ -236,6 +241,7 @@ def test_who_is_taken_out_while_their_update_is_judged_keeps_that_verdict(
     hall.pass_time(0.5)
     goes_on.set()
     hall.until(lambda: hall.receipts.get("alice"))
+    hall.rest()
     hall.offer("alice", 1.0)
     hall.until(lambda: len(hall.receipts["alice"]) == 2)
     assert [receipt.verdict for receipt in hall.receipts["alice"]] == ["accepted", "accepted"]
@@ -268,7 +274,7 @@ def test_the_bytes_of_an_update_outlive_a_commit_that_began_before_its_verdict(
     goes_on.release(100)
     hall.until(lambda: hall.core.state.accepted == 1)
     failing = False
-    hall.until(lambda: hall.service._disk.why is None and not hall.service._publisher.making)
+    hall.rest()
     hall.offer("bob", 3.0)
     hall.until(lambda: hall.receipts.get("bob"))  # without any of its bytes again
     assert hall.receipts["bob"][0].verdict == "accepted"

@@ -37,10 +37,12 @@ def test_an_update_that_fails_half_folded_is_rejected_and_nothing_of_it_stays(
     hall.until(lambda: hall.receipts.get("alice"))
     assert [receipt.reason for receipt in hall.receipts["alice"]] == ["internal"]
     assert not hall.core.state.buffer.total.any()
+    hall.rest()
     hall.offer("alice", 1.0)
     hall.until(lambda: len(hall.receipts["alice"]) == 2)
     assert hall.receipts["alice"][1].reason == "internal"  # for ever
     assert hall.core.state.rejected == {"internal": 1}
+    hall.rest()
     hall.send("bob", hall.offer("bob", 3.0))
     hall.until(lambda: hall.receipts.get("bob"))
     assert hall.receipts["bob"][0].verdict == "accepted"
@@ -53,11 +55,12 @@ def test_a_version_that_fails_after_its_step_does_not_count_its_updates_twice(
     hall.send("alice", hall.offer("alice", 1.0))
     hall.until(lambda: hall.receipts.get("alice"))
     monkeypatch.setattr("fedmq.aggregator.core.step", fails_once(step))
+    hall.rest()
     hall.send("bob", hall.offer("bob", 3.0))
     hall.until(lambda: hall.receipts.get("bob"))
     assert hall.receipts["bob"][0].reason == "internal"
     assert (hall.core.state.version, len(hall.core.state.buffer.updates)) == (0, 1)
-    hall.until(lambda: not hall.service._publisher.making)
+    hall.rest()
     hall.clients["carl"] = hall.broker.link("carl")
     hall.clients["carl"].open()
     hall.send("carl", hall.offer("carl", 5.0))

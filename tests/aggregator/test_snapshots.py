@@ -35,6 +35,7 @@ def test_a_snapshot_for_which_there_is_no_room_takes_none(tmp_path: Path) -> Non
 
 def make_a_version(hall: Hall) -> None:
     for name in ("alice", "bob"):
+        hall.rest()
         hall.send(name, hall.offer(name, 1.0))
         hall.until(lambda name=name: hall.receipts.get(name))  # type: ignore[misc]
 
