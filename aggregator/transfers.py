@@ -36,7 +36,7 @@ _RANGES = 64  # that an answer names
 class _Transfer:
     offer: Offer
     heard: int | None
-    at: float  # when its client was heard last
+    at: float  # when the first offer or the last part of it came
     spool: Spool | None = None  # opened for the first part
     opened: float = 0.0
     window: int = 1  # that its client was told last
@@ -72,6 +72,7 @@ class Transfers:
         self._committing: list[tuple[str, _Transfer]] = []  # whose verdict is in the commit that is being written
         # What an earlier process left, whose key and size; whoever comes back goes on with it.
         self._left = {path.stem: (key_of(path), path.stat().st_size) for path in folder.glob("*.body")}
+        self._taken = sum(size for _, size in self._left.values())  # bytes, of these and of all with a part here
         self._first_at: float | None = None
 
     def ask(self, client_id: str, offer: Offer, now: float) -> Missing | Later | Spool:
@@ -86,21 +87,23 @@ class Transfers:
                 return _later(offer)
             self.over(client_id)
             transfer = None
+        if (transfer is None or transfer.spool is None) and not self._make_room(client_id, offer.size, now):
+            return _later(offer)
         if transfer is None:
             if len(self._transfers) >= _MOST_KNOWN:
                 self._forget(now)
-            if not self._make_room(client_id, offer.size, now):
-                return _later(offer)
             transfer = self._transfers[client_id] = _Transfer(offer, offer.number, now)
-            if client_id in self._left:
-                transfer.spool = self._on_disk(client_id, offer)
-        transfer.offer, transfer.heard, transfer.at = offer, offer.number, now
+            if left == _key(offer) and client_id in self._left:
+                self._open(client_id, transfer, self._on_disk(client_id, offer), now)
+        transfer.offer, transfer.heard = offer, offer.number
         if transfer.spool is not None and transfer.spool.coverage.complete:
             return transfer.spool
         return transfer.missing(self._window(now))
 
-    def take(self, client_id: str, part: Part, body: memoryview, now: float) -> Missing | Offer | None:
+    def take(self, client_id: str, part: Part, body: memoryview, now: float) -> Missing | Later | Offer | None:
         """Keep a part; its offer when the update is whole, what is missing now and then, or nothing to say.
+
+        Later if it is the first, and there is no room for the others any more.
 
         Raises:
             ProtocolError: the part cannot be one of this update.
@@ -116,7 +119,11 @@ class Transfers:
                 "malformed", f"a part of {len(body)} bytes at {part.offset} of an update of {transfer.offer.size}"
             )
         if transfer.spool is None:
-            transfer.spool, transfer.opened = self._new_spool(client_id, transfer.offer), now
+            if not self._has_room(client_id, transfer.offer.size):
+                return _later(transfer.offer)
+            self._drop_left(client_id)  # another update
+            self._open(client_id, transfer, self._new_spool(client_id, transfer.offer), now)
+            assert transfer.spool is not None
         elif isinstance(transfer.spool, MemorySpool) and now > transfer.opened + _IN_MEMORY_SECONDS:
             transfer.spool = self._moved(transfer.spool, client_id, transfer.offer)
         transfer.spool.write(part.offset, body)
@@ -157,6 +164,7 @@ class Transfers:
         """Give this client's transfer up, or be done with it."""
         transfer = self._transfers.pop(client_id, None)
         if transfer is not None and transfer.spool is not None:
+            self._taken -= transfer.offer.size
             transfer.spool.close()
             transfer.spool.remove()
 
@@ -175,21 +183,34 @@ class Transfers:
         active = sum(1 for one in self._transfers.values() if one.spool and now < one.at + _ACTIVE_SECONDS)
         return max(1, min(_WINDOW, _ALL_WINDOWS // max(1, active)))
 
+    def _open(self, client_id: str, transfer: _Transfer, spool: Spool, now: float) -> None:
+        """From now on it takes room."""
+        transfer.spool, transfer.opened = spool, now
+        self._taken += transfer.offer.size
+
+    def _has_room(self, client_id: str, size: int) -> bool:
+        _, left = self._left.get(client_id, ("", 0))  # in the same place
+        return self._taken - left + size <= self._most_bytes
+
     def _make_room(self, client_id: str, size: int, now: float) -> bool:
-        others = sum(size for left, (_, size) in self._left.items() if left != client_id)
-        taken = others + sum(transfer.offer.size for transfer in self._transfers.values())
-        idle = sorted((one.at, name) for name, one in self._transfers.items() if now >= one.at + _IDLE_SECONDS)
+        """Whether there is room for this; nothing of it is kept for who has sent nothing."""
+        if self._has_room(client_id, size):
+            return True
         for left in [name for name in self._left if name != client_id]:
-            if taken + size <= self._most_bytes:
+            self._drop_left(left)
+            if self._has_room(client_id, size):
                 return True
-            taken -= self._left.pop(left)[1]
-            remove(self._path(left))
-        for _, name in idle:
-            if taken + size <= self._most_bytes:
-                return True
-            taken -= self._transfers[name].offer.size
+        idle = ((one.at, name) for name, one in self._transfers.items() if one.spool and now >= one.at + _IDLE_SECONDS)
+        for _, name in sorted(idle):
             self.over(name)
-        return taken + size <= self._most_bytes
+            if self._has_room(client_id, size):
+                return True
+        return False
+
+    def _drop_left(self, client_id: str) -> None:
+        if client_id in self._left:
+            self._taken -= self._left.pop(client_id)[1]
+            remove(self._path(client_id))
 
     def _forget(self, now: float) -> None:
         """Offers that were answered and never followed by a part: nothing of them is here, and they come again."""
@@ -211,7 +232,8 @@ class Transfers:
         return moved
 
     def _on_disk(self, client_id: str, offer: Offer) -> Spool:
-        self._left.pop(client_id, None)
+        _, taken = self._left.pop(client_id, ("", 0))
+        self._taken -= taken
         return FileSpool(self._path(client_id), _key(offer), offer.size)
 
     def _path(self, client_id: str) -> Path:

@@ -57,7 +57,7 @@ class Sending:
 
     def part(
         self, piece: int, now: float = 0.0, *, size: int = PIECE, offset: int | None = None
-    ) -> Missing | Offer | None:
+    ) -> Missing | Later | Offer | None:
         self.number += 1
         start = piece * PIECE if offset is None else offset
         part = Part(run=RUN, update=self.update, digest=self.digest, offset=start, number=self.number)
@@ -256,6 +256,7 @@ def test_there_is_no_more_on_the_disk_than_the_budget_and_the_idle_make_room(sta
     assert isinstance(clients[2].ask(now=1.0), Later)
     clients[1].part(1, now=100.0)
     assert isinstance(clients[2].ask(now=125.0), Missing)  # ada's has been silent for two minutes
+    clients[2].part(0, now=125.0)
     assert isinstance(clients[0].ask(now=126.0), Later)
 
 
@@ -292,3 +293,40 @@ def test_offers_that_nothing_follows_do_not_pile_up_and_who_has_sent_a_part_is_k
     for sending, pieces in ((newest, range(2)), (begun, range(1, 10))):
         answers = [sending.part(piece, now=5.0) for piece in pieces]
         assert isinstance(answers[-1], Offer)
+
+
+def test_who_sends_nothing_takes_no_room_however_often_they_offer(start: Start) -> None:
+    transfers = start(2 * SIZE)
+    silent = [Sending(transfers, f"silent{number}") for number in range(5)]
+    for client in silent:
+        assert isinstance(client.ask(), Missing)
+    ada = Sending(transfers)
+    assert isinstance(ada.ask(now=1.0), Missing)
+    assert ada.part(0, now=1.0) is None
+    assert silent[0].part(0, now=2.0) is None
+    late = silent[1].part(0, now=3.0)  # there was room when they asked
+    assert isinstance(late, Later)
+    for piece in range(1, 10):
+        assert isinstance(silent[0].ask(now=13.0 * piece), Missing)
+        ada.part(piece, now=13.0 * piece)
+    assert isinstance(silent[1].ask(now=121.0), Later)
+    assert isinstance(silent[1].ask(now=122.0), Missing)  # the first has sent nothing for two minutes
+    assert not isinstance(silent[1].part(0, now=122.0), Later)
+
+
+def test_room_is_given_back_with_what_took_it(start: Start, transfers: Transfers) -> None:
+    for name in ("ada", "bob"):
+        client = Sending(transfers, name)
+        client.ask()
+        client.part(9)
+    transfers.close()
+    after = start(2 * SIZE)
+    for turn in range(5):
+        ada = Sending(after, "ada", sequence=turn)
+        assert isinstance(ada.ask(now=20.0), Missing)
+        assert not isinstance(ada.part(0, now=20.0), Later)
+        after.over("ada")
+    assert after._taken == SIZE  # what is left of bob's
+    Sending(after, "bob").ask(now=20.0)
+    after.over("bob")
+    assert after._taken == 0

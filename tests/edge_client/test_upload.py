@@ -143,6 +143,7 @@ class World:
             asked = self.transfers.ask("ada", message, self.now)
             assert isinstance(asked, Missing)
             answer = asked
+        assert not isinstance(answer, Later)
         if answer is not None:
             self.down.append(answer)
         return None
