@@ -36,6 +36,11 @@ class Rules:
     task_versions: frozenset[str] | None = None
     max_staleness: int | None = None
 
+    @property
+    def most_bytes(self) -> int:
+        """What an encoded update may take."""
+        return 4 * self.layout.size + _SLACK_BYTES
+
 
 def admit_header(offer: Offer, rules: Rules, version: int, held: Container[int] | None) -> None:
     """Refuse what can be refused before its bytes are here.
@@ -66,7 +71,7 @@ def admit_header(offer: Offer, rules: Rules, version: int, held: Container[int] 
         raise ProtocolError("too_stale", f"staleness {staleness}, the plan's bound is {rules.max_staleness}")
     if held is not None and offer.base_version not in held:
         raise ProtocolError("unknown_base", f"the weights of base version {offer.base_version} are no longer held")
-    most = 4 * rules.layout.size + _SLACK_BYTES
+    most = rules.most_bytes
     if offer.size > most:
         raise ProtocolError("malformed", f"{offer.size} bytes of update, no codec needs more than {most} here")
     codec_named(offer.codec)

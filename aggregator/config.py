@@ -36,7 +36,9 @@ class AggregatorSettings(BaseModel):
     init: Path | None = Field(None, description="a safetensors file of version 0, in place of build_model()")
     publish_interval: float = Field(0.5, ge=0, le=3600, description="seconds between two snapshots at least")
     snapshot_codec: SnapshotCodec = Field("float16", description="how the weights travel to devices")
-    spool_bytes: int = Field(4 << 30, ge=1 << 20, description="disk for updates that come in parts, in bytes")
+    spool_bytes: int | None = Field(
+        None, ge=1 << 20, description="disk for updates that come in parts; by default 4 GiB, or four of the largest"
+    )
     task_versions: tuple[str, ...] | None = Field(None, description="admitted task versions; any by default")
     revoked_file: Path | None = Field(None, description="ids of devices that are out, one a line; `fedmq provision`'s")
     goal: Goal = Field(default_factory=Goal, description="when the run is finished")

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmq.schemas.errors import ProtocolError, StoreError
+from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
 from fedmq.schemas.messages import Later, Missing, Offer, Part
 from fedmq.schemas.parts import Coverage
 from fedmq.transport.spool import FileSpool, MemorySpool, Spool, key_of, remove
 
-__all__ = ["Transfers"]
+__all__ = ["Transfers", "spool_bytes"]
 
 _WINDOW = 8  # parts of one client on their way at most
 _ALL_WINDOWS = 16  # parts of all together, if that leaves each of them one: a broker's queue may hold no more than 20
@@ -29,6 +29,7 @@ _MOST_KNOWN = 1024  # offers without bytes; beyond it, those are forgotten that 
 _IN_MEMORY_BYTES = 16 << 20  # of an update; a larger one goes to the disk from its first part on
 _ALL_IN_MEMORY_BYTES = 64 << 20  # of all updates
 _IN_MEMORY_SECONDS = 2.0  # since its first part; then a crash may cost no more of it
+_USUAL_BYTES = 4 << 30  # for all updates on the disk
 _RANGES = 64  # that an answer names
 
 
@@ -238,6 +239,23 @@ class Transfers:
 
     def _path(self, client_id: str) -> Path:
         return self._folder / f"{client_id}.body"
+
+
+def spool_bytes(wanted: int | None, largest: int) -> int:
+    """What updates in parts may take on the disk: what is wanted, or enough for four of the largest.
+
+    Raises:
+        ConfigError: not one of the largest has room, so nobody would ever be let in with it.
+
+    """
+    if wanted is None:
+        return max(_USUAL_BYTES, 4 * largest)
+    if wanted < largest:
+        raise ConfigError(
+            f"aggregator.spool_bytes is {wanted}, an update of this model may take {largest} bytes: "
+            "give it that much, or leave it out"
+        )
+    return wanted
 
 
 def _key(offer: Offer) -> str:

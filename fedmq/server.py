@@ -24,7 +24,7 @@ from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy
-from fedmq.aggregator.transfers import Transfers
+from fedmq.aggregator.transfers import Transfers, spool_bytes
 from fedmq.background import Background
 from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
@@ -191,6 +191,7 @@ class Aggregator:
         rules = Rules(
             state.run, state.layout, frozenset(versions) if versions is not None else None, plan.max_staleness
         )
+        room = spool_bytes(settings.aggregator.spool_bytes, rules.most_bytes)
         topics = Topics(settings.federation)
         incarnation = os.urandom(16).hex()
         gone = AggregatorPresence(state="offline", run=state.run, incarnation=incarnation, version=state.version)
@@ -215,7 +216,7 @@ class Aggregator:
                 raise StoreError(f"run folder {settings.run_folder}: the run is gone from it")
             return core_of(last)
 
-        self._transfers = Transfers(settings.run_folder / "parts", settings.aggregator.spool_bytes)
+        self._transfers = Transfers(settings.run_folder / "parts", room)
         service = AggregatorService(
             link=link,
             topics=topics,

@@ -154,3 +154,13 @@ def test_init_from_without_new_run_is_an_error(folder: Folder, capsys: pytest.Ca
     assert main(["aggregator", "--config", file, "--init-from", "old.safetensors"]) == 2
     assert "--init-from goes with --new-run" in capsys.readouterr().err
     assert not folder.run.exists()
+
+
+def test_too_little_disk_for_an_update_of_this_model_is_an_error(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.model({"w": [0.0] * 300_000})
+    file = folder.path / "federation.toml"
+    file.write_text(f"{file.read_text()}aggregator.spool_bytes = 1048576\n")
+    assert main(["aggregator", "--config", str(file)]) == 2
+    assert "aggregator.spool_bytes is 1048576, an update of this model may take 1265536" in capsys.readouterr().err

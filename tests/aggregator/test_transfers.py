@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedmq.aggregator.transfers import Transfers
-from fedmq.schemas.errors import ProtocolError, StoreError
+from fedmq.aggregator.transfers import Transfers, spool_bytes
+from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
 from fedmq.schemas.messages import Later, Missing, Offer, Part, UpdateId
 from fedmq.transport.spool import FileSpool, MemorySpool
 from tests.aggregator.small_run import RUN, layout_of, outbox
@@ -330,3 +330,11 @@ def test_room_is_given_back_with_what_took_it(start: Start, transfers: Transfers
     Sending(after, "bob").ask(now=20.0)
     after.over("bob")
     assert after._taken == 0
+
+
+def test_too_little_disk_for_one_update_is_said_at_the_start_and_by_default_there_is_room_for_four() -> None:
+    assert spool_bytes(None, 1000) == 4 << 30
+    assert spool_bytes(None, 2 << 30) == 8 << 30
+    assert spool_bytes(2 << 20, 2 << 20) == 2 << 20
+    with pytest.raises(ConfigError, match=r"aggregator\.spool_bytes is 1048576, .* may take 1048577 bytes"):
+        spool_bytes(1 << 20, (1 << 20) + 1)
