@@ -12,14 +12,13 @@ from pathlib import Path
 
 from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
 from fedmq.schemas.messages import Later, Missing, Offer, Part
-from fedmq.schemas.parts import Coverage
+from fedmq.schemas.parts import GRAIN, Coverage
 from fedmq.transport.spool import FileSpool, MemorySpool, Spool, key_of, remove
 
 __all__ = ["Transfers", "spool_bytes"]
 
 _WINDOW = 8  # parts of one client on their way at most
 _ALL_WINDOWS = 16  # parts of all together, if that leaves each of them one: a broker's queue may hold no more than 20
-_LEAST_PART = 4096  # bytes; of smaller ones a hostile client could send millions
 _ACTIVE_SECONDS = 10.0  # since its last part, that a client has its share of the windows
 _NEXT_PART_SECONDS = 0.03  # after a part, in which the next one most likely comes
 _IDLE_SECONDS = 120.0  # after which a transfer may be given up for another one
@@ -115,10 +114,9 @@ class Transfers:
         if transfer is None or (transfer.offer.update, transfer.offer.digest) != (part.update, part.digest):
             return None  # its offer will come, or its verdict is on the way
         end = part.offset + len(body)
-        if end > transfer.offer.size or (len(body) < _LEAST_PART and end < transfer.offer.size):
-            raise ProtocolError(
-                "malformed", f"a part of {len(body)} bytes at {part.offset} of an update of {transfer.offer.size}"
-            )
+        size = transfer.offer.size
+        if end > size or not body or part.offset % GRAIN or (end % GRAIN and end < size):
+            raise ProtocolError("malformed", f"a part of {len(body)} bytes at {part.offset} of an update of {size}")
         if transfer.spool is None:
             if not self._has_room(client_id, transfer.offer.size):
                 return _later(transfer.offer)

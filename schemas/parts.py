@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-__all__ = ["HEADER_BYTES", "Coverage", "Range", "cut", "part_bytes"]
+__all__ = ["GRAIN", "HEADER_BYTES", "Coverage", "Range", "cut", "part_bytes"]
 
 HEADER_BYTES = 7 * 1024
 """What a message with a body may have beside it: with 120 KiB of data and its topic it stays below 128 KiB."""
 
-_GRAIN = 4096  # parts begin at multiples of it, whatever their size: so two sizes leave no crumbs between them
+GRAIN = 4096
+"""Parts begin and end at multiples of it, whatever their size, but for the last: so two sizes leave no crumbs."""
 
 Range = tuple[int, int]
 """Bytes from the first number up to, not including, the second."""
@@ -48,19 +49,20 @@ class Coverage:
         return list(zip(self._starts, self._ends, strict=True))
 
     def missing(self) -> Iterator[Range]:
-        """The ranges that have not come, in order."""
-        return iter(self.lacks(0, self.size))
+        """The ranges that have not come, in order, as they are asked for: there may be very many."""
+        return self._lacks(0, self.size)
 
     def lacks(self, start: int, end: int) -> list[Range]:
         """Those bytes from `start` up to `end` that have not come, in order."""
-        found = []
+        return list(self._lacks(start, end))
+
+    def _lacks(self, start: int, end: int) -> Iterator[Range]:
         place = bisect_right(self._ends, start)  # the first range that ends after it
         while start < end:
             begins, ends = (self._starts[place], self._ends[place]) if place < len(self._ends) else (end, end)
             if begins > start:
-                found.append((start, min(begins, end)))
+                yield start, min(begins, end)
             start, place = max(ends, start), place + 1
-        return found
 
     @property
     def first_missing(self) -> int:
@@ -75,7 +77,7 @@ class Coverage:
 
 def part_bytes(max_message_bytes: int) -> int:
     """How much of a body fits into a message of at most so many bytes."""
-    return max(_GRAIN, (max_message_bytes - HEADER_BYTES) // _GRAIN * _GRAIN)
+    return max(GRAIN, (max_message_bytes - HEADER_BYTES) // GRAIN * GRAIN)
 
 
 def cut(ranges: Iterable[Range], part_bytes: int) -> Iterator[Range]:

@@ -154,14 +154,16 @@ def test_a_part_that_cannot_be_one_is_refused_and_one_of_nothing_known_is_ignore
     ada = Sending(transfers)
     assert ada.part(0) is None
     ada.ask()
-    for size, offset in ((PIECE, SIZE - 1), (PIECE - 1, 0)):
+    for size, offset in ((PIECE, SIZE), (PIECE, SIZE - 1), (PIECE - 1, 0), (PIECE + 1, 0), (PIECE, 1), (0, PIECE)):
         with pytest.raises(ProtocolError, match="a part of"):
             ada.part(0, size=size, offset=offset)
     assert Sending(transfers, sequence=9).part(0) is None
     answer = ada.ask()
     assert isinstance(answer, Missing)
     assert answer.ranges == ((0, SIZE),)
-    assert ada.part(0, size=10, offset=SIZE - 10) is None  # the last may be short
+    bob = Sending(transfers, "bob", size=2 * PIECE + 10)
+    bob.ask()
+    assert not isinstance(bob.part(2, size=10), Later)  # the last may be short
 
 
 def test_no_answer_names_more_than_64_ranges(transfers: Transfers) -> None:

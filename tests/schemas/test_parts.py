@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +56,12 @@ def test_a_body_of_no_bytes_is_complete() -> None:
 def test_pieces_lie_where_they_would_lie_without_a_gap() -> None:
     """So a part that was lost is asked for, and sent, as the part that it was."""
     assert list(cut([(0, 10), (13, 25)], 10)) == [(0, 10), (13, 20), (20, 25)]
+
+
+def test_the_first_that_is_missing_of_very_many_ranges_is_found_at_once() -> None:
+    grain, count = 4096, 20_000
+    coverage = Coverage(2 * count * grain, ((2 * at * grain, (2 * at + 1) * grain) for at in range(count)))
+    begun = time.perf_counter()
+    for _ in range(count):
+        assert next(coverage.missing()) == (grain, 2 * grain)
+    assert time.perf_counter() - begun < 5.0  # it was a minute and more when all of them were looked for each time

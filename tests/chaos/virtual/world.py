@@ -48,8 +48,8 @@ def a_world(
     largest = 1 << 28 if part_bytes is None else parts.HEADER_BYTES + part_bytes
     with pytest.MonkeyPatch.context() as patch:
         if part_bytes is not None:  # smaller than any real one, so that small models have many
-            patch.setattr(parts, "_GRAIN", part_bytes)
-            patch.setattr(transfers, "_LEAST_PART", part_bytes)
+            for module in (parts, transfers):
+                patch.setattr(module, "GRAIN", part_bytes)
         world = World(folder, strategy, devices=devices, seed=seed, sync=sync, max_message_bytes=largest)
         try:
             yield world
