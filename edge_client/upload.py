@@ -6,6 +6,7 @@ its way is not sent again, and one that was lost is, whoever lost it.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 from fedmq.schemas.messages import Missing
@@ -48,11 +49,12 @@ class Upload:
         heard = missing.heard
         self._flying = [piece for piece in self._flying if heard is not None and piece.number > heard]
         self._window = missing.window
-        self._wanted = [
+        wanted = (
             (start, end)
             for start, end in cut(missing.ranges, part_bytes)
             if not any(piece.start < end and start < piece.end for piece in self._flying)
-        ]
+        )
+        self._wanted = list(islice(wanted, missing.window))  # more are not sent before the next answer
 
     def pieces(self, most: int) -> list[Piece]:
         """The parts to send now, so that no more than `most` are on their way, and no more than the window."""

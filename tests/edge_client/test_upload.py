@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmq.aggregator.transfers import Transfers
 from fedmq.edge_client.upload import Upload
 from fedmq.schemas.messages import Later, Missing, Offer, Part, UpdateId
+from fedmq.schemas.parts import Range, cut
 from tests.aggregator.small_run import RUN, layout_of, outbox
 
 PIECE = 4096
@@ -60,6 +63,22 @@ def test_after_a_reconnect_nothing_is_sent_before_the_next_answer() -> None:
     assert upload.pieces(8) == []
     number = upload.offered()
     assert told(upload, missing((PIECE, SIZE), window=2, heard=number)) == [(number + 1, 1), (number + 2, 2)]
+
+
+def test_no_more_pieces_are_cut_than_may_be_sent_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[Range] = []
+
+    def counted(ranges: Iterable[Range], part_bytes: int) -> Iterator[Range]:
+        for piece in cut(ranges, part_bytes):
+            pieces.append(piece)
+            yield piece
+
+    monkeypatch.setattr("fedmq.edge_client.upload.cut", counted)
+    upload = Upload()
+    upload.offered()
+    assert len(told(upload, missing((0, 1 << 30), window=8, heard=1))) == 8
+    assert len(told(upload, missing((PIECE, 1 << 30), window=8, heard=2))) == 1
+    assert len(pieces) <= 2 * (8 + 8)
 
 
 @dataclass
