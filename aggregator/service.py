@@ -62,6 +62,7 @@ class AggregatorService:
         store: what keeps; nothing is kept if None.
         transfers: takes updates that come in parts; None for links on which any message fits.
         revoked: devices that are out; nobody if None.
+        let_in: called when it may take updates, in every connection; whether what the broker shows may stay there.
         reload: a core that goes on from the last commit, for when the disk failed; without it a failure is the end.
         evaluator: the aggregator's own evaluation.
         step: called after each step of what happens to an update, with its name.
@@ -85,6 +86,7 @@ class AggregatorService:
         store: Store | None = None,
         transfers: Transfers | None = None,
         revoked: Revoked | None = None,
+        let_in: Callable[[], bool] = lambda: True,
         reload: Callable[[], AggregatorCore] | None = None,
         evaluator: Evaluator | None = None,
         step: Step = nothing,
@@ -98,6 +100,7 @@ class AggregatorService:
         self._publisher = publisher
         self._incarnation = incarnation
         self._gate = Gate(link, topics, fence or Fence(incarnation), self._presence)
+        self._let_in = let_in
         self._reload = reload
         self._evaluations = Evaluations(evaluator)
         self._step = step
@@ -277,7 +280,7 @@ class AggregatorService:
         self._link.subscribe(self._topics.updates)
         if self._core.strategy.cohort:
             self._link.subscribe(self._topics.statuses)
-        self._publisher.connected(self._gate.shown, self.now())
+        self._publisher.connected(self._gate.shown if self._let_in() else None, self.now())
         log.info("connected run=%s version=%d", self._core.state.run, self.committed)
         self._show(self.now(), at_once=True)  # before updates of it are judged: some strategies need its weights
         for message in self._gate.release():

@@ -226,6 +226,8 @@ class ClientService:
 
     def refused(self, topic: str, why: str) -> None:
         """A message was not signed as it has to be: people read it in the status."""
+        if topic == self._topics.status(self._client_id):
+            self._shown.contradict(self._clock())
         self._shown.say(detail=f"a message on {topic} is refused: {why}")
 
     def stop(self, stop: Stop) -> None:
@@ -272,7 +274,10 @@ class ClientService:
                 self._link.unsubscribe(topics.layout)
                 self._perform(actions, now)
             elif topic == topics.status(self._client_id):
-                self._perform(self._core.own_status(decode(message.payload, ClientStatus)[0], now), now)
+                status = decode(message.payload, ClientStatus)[0]
+                if (status.incarnation, status.state) == (self._incarnation, "offline"):
+                    self._shown.contradict(now)
+                self._perform(self._core.own_status(status, now), now)
             elif self._fetch.take(topic, message.payload, now):
                 self._perform(self._intake.fetched(now), now)
         except ProtocolError as error:

@@ -11,6 +11,7 @@ from fedmq.transport.link import Link, Will
 __all__ = ["Shown", "last_will"]
 
 _INTERVAL = 0.5  # seconds between two statuses at least
+_CONTRADICTIONS = 10.0  # seconds between two that only contradict an old one at least: bytes may cost money
 _DETAIL = 2000  # characters
 
 
@@ -41,6 +42,8 @@ class Shown:
         self._meter = meter
         self._sent: ClientStatus | None = None
         self._sent_at = -_INTERVAL
+        self._contradict_at: float | None = None
+        self._contradicted_at = -_CONTRADICTIONS
 
     def say(self, **changes: object) -> None:
         """Change some of it; a longer detail is cut."""
@@ -56,12 +59,22 @@ class Shown:
 
     def publish(self, now: float, *, at_once: bool = False) -> None:
         """Have the broker show it, if it is news and not too soon."""
-        if self.status == self._sent or not (at_once or now >= self._sent_at + _INTERVAL):
+        news = self.status != self._sent or (self._contradict_at is not None and now >= self._contradict_at)
+        if not news or not (at_once or now >= self._sent_at + _INTERVAL):
             return
         self.say(**self._meter.today())
         if self._link.publish(self._topic, encode(self.status), retain=True):
             self._sent, self._sent_at = self.status, now
+            if self._contradict_at is not None:
+                self._contradict_at, self._contradicted_at = None, now
+
+    def contradict(self, now: float) -> None:
+        """The broker shows something old in its place: have the present one shown again."""
+        if self._contradict_at is None:
+            self._contradict_at = max(now, self._contradicted_at + _CONTRADICTIONS)
 
     def deadline(self) -> float | None:
         """When `publish` is due, if there is a connection."""
-        return None if self.status == self._sent else self._sent_at + _INTERVAL
+        if self.status != self._sent:
+            return self._sent_at + _INTERVAL
+        return None if self._contradict_at is None else max(self._contradict_at, self._sent_at + _INTERVAL)

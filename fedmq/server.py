@@ -39,9 +39,9 @@ from fedmq.schemas.plan import Plan
 from fedmq.schemas.signing import sealed
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
-from fedmq.session import next_session
+from fedmq.session import AtWork, next_session
 from fedmq.settings import Settings, load_settings
-from fedmq.signed_link import SignedLink, of_the_aggregator
+from fedmq.signed_link import SignedLink, signed_for_the_aggregator
 from fedmq.tasks.contract import Task
 from fedmq.tasks.loader import load_task
 from fedmq.transport.link import Link, Will
@@ -202,9 +202,14 @@ class Aggregator:
         will = Will(topics.aggregator, farewell)
         link: Link = mqtt_link(settings.broker, f"{settings.federation}-aggregator", will=will, durable=True)
         signed: SignedLink | None = None
+        at_work: AtWork | None = None
         if keys is not None:
-            link = signed = SignedLink(link, topics, keys, session, of_the_aggregator(topics, session))
+            at_work = AtWork(settings.run_folder / "session-at-work")
+            link = signed = signed_for_the_aggregator(link, topics, keys, session, at_work)
         evaluate = self._evaluation(state.layout)
+
+        def let_in() -> bool:
+            return at_work is None or at_work.begin(session)
 
         def core_of(state: State) -> AggregatorCore:
             return AggregatorCore(state, self.strategy, rules, settings.aggregator.goal)
@@ -229,6 +234,7 @@ class Aggregator:
             store=self._store,
             transfers=self._transfers,
             revoked=Revoked(settings.aggregator.revoked_file),
+            let_in=let_in,
             reload=reload,
             evaluator=ThreadEvaluator(evaluate, link.wake) if evaluate else None,
             step=self._step,

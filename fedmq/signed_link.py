@@ -12,9 +12,10 @@ from collections.abc import Callable
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.signing import AGGREGATOR, SIGNATURE_BYTES, Keys, author, opened, sealed
 from fedmq.schemas.topics import Topics
+from fedmq.session import AtWork
 from fedmq.transport.link import Event, Link, Message
 
-__all__ = ["Fresh", "SignedLink", "in_order", "of_a_device", "of_the_aggregator"]
+__all__ = ["Fresh", "SignedLink", "in_order", "of_a_device", "of_who_looks", "signed_for_the_aggregator"]
 
 log = logging.getLogger("fedmq.signing")
 
@@ -33,6 +34,7 @@ class SignedLink:
         keys: that sign and verify.
         session: the own one: greater at every start of the process.
         fresh: asked after the signature.
+        unsigned: on which topics a message without a signature is heard too.
 
     Attributes:
         refused: how many messages were refused.
@@ -40,7 +42,15 @@ class SignedLink:
 
     """
 
-    def __init__(self, link: Link, topics: Topics, keys: Keys, session: int, fresh: Fresh) -> None:
+    def __init__(
+        self,
+        link: Link,
+        topics: Topics,
+        keys: Keys,
+        session: int,
+        fresh: Fresh,
+        unsigned: Callable[[str], bool] = lambda topic: False,
+    ) -> None:
         self.refused = 0
         self.on_refused: Callable[[str, str], None] = lambda topic, why: None
         self._link = link
@@ -48,6 +58,7 @@ class SignedLink:
         self._keys = keys
         self._session = session
         self._fresh = fresh
+        self._unsigned = unsigned
         self._said: Counter[str] = Counter()
 
     @property
@@ -117,7 +128,7 @@ class SignedLink:
             return "its header cannot be read"
         who = author(self._topics, message.topic)
         if signed is None:
-            return "it is not signed"
+            return None if self._unsigned(message.topic) else "it is not signed"
         if not self._keys.verify(who, signed.content, signed.signature):
             return f"it is not signed with a known key of {'the aggregator' if who == AGGREGATOR else 'its client'}"
         if not self._fresh(message.topic, signed.session):
@@ -170,10 +181,34 @@ def of_a_device(topics: Topics, client_id: str, session: int, aggregator: Fresh)
     return fresh
 
 
-def of_the_aggregator(topics: Topics, session: int) -> Fresh:
-    """For the aggregator: no other one's word from before it began. What that showed is still to be read."""
+def signed_for_the_aggregator(link: Link, topics: Topics, keys: Keys, session: int, at_work: AtWork) -> SignedLink:
+    """The aggregator's: no other one's word from before it began, and no head or progress that is over.
+
+    Over is what is from before the newest session in which it was let in: then it has seen what was shown, and has
+    replaced it. Before its first time with signatures, what was shown without them is still to be respected.
+    """
+    shown = (topics.model, topics.progress)
 
     def fresh(topic: str, other: int) -> bool:
-        return topic != topics.aggregator or other >= session
+        if topic == topics.aggregator:
+            return other >= session
+        return topics.sender(topic) is not None or other >= at_work.session
+
+    def unsigned(topic: str) -> bool:
+        return topic in shown and at_work.session == 0
+
+    return SignedLink(link, topics, keys, session, fresh, unsigned)
+
+
+def of_who_looks(topics: Topics) -> Fresh:
+    """For who looks from outside: nothing of an author from before the newest session that was heard of it."""
+    aggregator, newest = in_order(topics, 0), dict[str, int]()
+
+    def fresh(topic: str, other: int) -> bool:
+        client_id = topics.sender(topic)
+        if client_id is None:
+            return aggregator(topic, other)
+        newest[client_id] = max(other, newest.get(client_id, 0))
+        return other == newest[client_id]
 
     return fresh

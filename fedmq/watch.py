@@ -10,10 +10,11 @@ from fedmq.connect import mqtt_link
 from fedmq.keys import watch_keys
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress
+from fedmq.schemas.signing import opened
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode
 from fedmq.settings import Settings
-from fedmq.signed_link import SignedLink, in_order
+from fedmq.signed_link import SignedLink, of_who_looks
 from fedmq.transport.link import Connected, Disconnected, Link, Message
 
 __all__ = ["Watch", "in_bytes"]
@@ -50,8 +51,9 @@ class Watch:
         self._keys = watch_keys(settings.signing)
         self._signed: SignedLink | None = None
         if self._keys is not None:
-            fresh = in_order(self._topics, 0)
+            fresh = of_who_looks(self._topics)
             self._link = self._signed = SignedLink(self._link, self._topics, self._keys, 0, fresh)
+        self._said_in = 0  # the session of `aggregator`
         self._asked: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -129,7 +131,9 @@ class Watch:
             return "\n".join([client_id, *(f"  {key:<15} {value}" for key, value in fields.items())]) if status else ""
         lines = []
         if self.refused:
-            lines.append(f"{self.refused} messages are not signed by whose they should be, and are not shown")
+            lines.append(
+                f"{self.refused} messages are refused, because they are old or not signed by whose they should be"
+            )
         if self.aggregator is not None:
             lines.append(f"aggregator {self.aggregator.state}, run {self.aggregator.run}")
             if self.aggregator.detail:
@@ -163,15 +167,24 @@ class Watch:
             )
         return "\n".join(lines)
 
+    def _session(self, message: Message) -> int:
+        signed = opened(message.topic, message.payload) if self._signed is not None else None
+        return signed.session if signed is not None else 0
+
     def _take(self, message: Message) -> bool:
         if not message.payload:
             return False  # a retained message that was cleared, or an aggregator's mark
         if message.topic == self._topics.aggregator:
             presence = decode(message.payload, AggregatorPresence)[0]
             if presence.state != "starting":  # it may never come to more
-                self.aggregator = presence
+                self.aggregator, self._said_in = presence, self._session(message)
         elif message.topic == self._topics.progress:
-            self.progress = decode(message.payload, Progress)[0]
+            progress, shown = decode(message.payload, Progress)[0], self.progress
+            if shown is not None and shown.run == progress.run and shown.updates > progress.updates:
+                return False  # repeated: what is committed never becomes less
+            self.progress = progress
+            if self._session(message) > self._said_in:
+                self.aggregator = None  # what it said of itself is from before it was last let in
             self.ask(*self.progress.clients)
         elif client_id := self._topics.sender(message.topic):
             status = decode(message.payload, ClientStatus)[0]

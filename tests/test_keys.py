@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedmq.broker_config.provision.signing_keys import new_signing_key, public_key, with_key
 from fedmq.keys import aggregator_keys, device_keys, watch_keys
-from fedmq.schemas.errors import ConfigError
-from fedmq.session import next_session
+from fedmq.schemas.errors import ConfigError, StoreError
+from fedmq.session import AtWork, next_session
 from fedmq.signing_settings import SigningSettings
 
 
@@ -68,3 +68,15 @@ def test_the_newest_two_keys_of_an_account_are_trusted() -> None:
 def test_every_start_has_a_greater_number_whatever_the_clock_says(tmp_path: Path) -> None:
     path = tmp_path / "session"
     assert [next_session(path, now) for now in (1000, 2000, 5, 5)] == [1000, 2000, 2001, 2002]
+
+
+def test_the_session_that_was_let_in_is_remembered_in_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "session-at-work"
+    first = AtWork(path)
+    assert (first.session, first.begin(5), first.session) == (0, False, 5)
+    assert first.begin(5)  # another connection of the same start
+    again = AtWork(path)
+    assert (again.session, again.begin(9), AtWork(path).session) == (5, True, 9)
+    path.write_text("rubbish")
+    with pytest.raises(StoreError, match="session-at-work: the number of a start cannot be read"):
+        AtWork(path)

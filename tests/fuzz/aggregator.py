@@ -23,7 +23,8 @@ from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.messages import AggregatorPresence
 from fedmq.schemas.signing import AGGREGATOR, sealed
 from fedmq.schemas.wire import encode
-from fedmq.signed_link import SignedLink, of_the_aggregator
+from fedmq.session import AtWork
+from fedmq.signed_link import SignedLink, signed_for_the_aggregator
 from fedmq.transport.link import Link, Message, Will
 from tests.fuzz.accounts import Accounts
 from tests.fuzz.choices import Choices
@@ -82,7 +83,9 @@ class AggregatorWorld:
         )
         link: Link = self._inner
         if signed:
-            link = SignedLink(self._inner, TOPICS, keys, _SESSION, of_the_aggregator(TOPICS, _SESSION))
+            at_work = AtWork(None)
+            at_work.begin(1)  # it has worked before: nothing unsigned is heard
+            link = signed_for_the_aggregator(self._inner, TOPICS, keys, _SESSION, at_work)
         self._link = link
         self._transfers = Transfers(self._folder / "parts", _SPOOLS)
         self._service = AggregatorService(

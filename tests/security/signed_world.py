@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.revoked import Revoked
@@ -32,9 +33,10 @@ from fedmq.schemas.plan import Plan
 from fedmq.schemas.signing import AGGREGATOR, Keys, sealed
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
-from fedmq.signed_link import SignedLink, in_order, of_a_device, of_the_aggregator
+from fedmq.session import AtWork
+from fedmq.signed_link import SignedLink, in_order, of_a_device, signed_for_the_aggregator
 from fedmq.tasks.contract import Arrays, Trained
-from fedmq.transport.link import Message, Will
+from fedmq.transport.link import Link, Message, Will
 from fedmq.transport.memory import MemoryBroker
 from tests.aggregator.small_run import plain_fedbuff
 
@@ -74,6 +76,11 @@ class HostileBroker(MemoryBroker):
         self.attack: Attack = lambda message: [message]
         self.seen: list[Message] = []
 
+    def plant(self, *messages: Message) -> None:
+        """Send and retain what nobody has sent just now."""
+        for message in messages:
+            super()._route(message, retain=True, qos=1)
+
     def _route(self, message: Message, *, retain: bool, qos: int) -> None:
         for one in self.attack(message) if message.payload else [message]:
             super()._route(one, retain=retain and one is message, qos=qos)
@@ -82,19 +89,22 @@ class HostileBroker(MemoryBroker):
 
 
 class _Jobs:
-    def __init__(self) -> None:
+    def __init__(self, resting: Callable[[], bool]) -> None:
         self._job: Job | None = None
+        self._resting = resting
 
     def start(self, job: Job) -> None:
         self._job = job
 
     def take(self) -> Made | None:
+        if self._resting():
+            return None
         job, self._job = self._job, None
         return job() if job else None
 
 
 class World:
-    """An aggregator and two devices.
+    """An aggregator and two devices, which train as long as the world is not `resting`.
 
     Args:
         broker: with what earlier worlds have left on it.
@@ -104,6 +114,10 @@ class World:
         entries: of the model.
         max_message_bytes: what is larger goes in parts.
         revoked: the list of devices that are out.
+        at_work: of an earlier aggregator in the same folder.
+        replaces: runs whose place this aggregator may take; any if None.
+        state: of the aggregator; version 0 if None.
+        signing: who has keys.
 
     """
 
@@ -116,15 +130,20 @@ class World:
         entries: int = 1,
         max_message_bytes: int = 1 << 28,
         revoked: Path | None = None,
+        at_work: AtWork | None = None,
+        replaces: frozenset[str] | None = None,
+        state: State | None = None,
+        signing: tuple[str, ...] = (AGGREGATOR, *DEVICES),
     ) -> None:
         self.broker = broker
         self.outboxes = outboxes or {name: Outbox(None) for name in DEVICES}
         self._entries = entries
         self._most = max_message_bytes
         self.trained = 0
+        self.resting = False
         layout = Layout.of([Entry("w", (entries,))])
         self.core = AggregatorCore(
-            State.initial(run, layout, np.zeros(entries, np.float32)),
+            state or State.initial(run, layout, np.zeros(entries, np.float32)),
             plain_fedbuff(),
             Rules(run, layout),
             Goal(),
@@ -132,20 +151,28 @@ class World:
         incarnation = f"{session:032x}"
         gone = AggregatorPresence(state="offline", run=run, incarnation=incarnation, version=0)
         keys = keys_of(AGGREGATOR)
-        will = Will(TOPICS.aggregator, sealed(TOPICS.aggregator, encode(gone), session, keys.sign))
+        will = Will(TOPICS.aggregator, encode(gone))
+        if AGGREGATOR in signing:
+            will = Will(will.topic, sealed(will.topic, will.payload, session, keys.sign))
         self._inner = [broker.link("aggregator", will=will, max_message_bytes=max_message_bytes)]
-        self.links = [SignedLink(self._inner[0], TOPICS, keys, session, of_the_aggregator(TOPICS, session))]
+        self.at_work = at_work or AtWork(None)
+        self.links: list[Link] = [self._inner[0]]
+        if AGGREGATOR in signing:
+            self.links = [signed_for_the_aggregator(self._inner[0], TOPICS, keys, session, self.at_work)]
         self.aggregator = AggregatorService(
             link=self.links[0],
             topics=TOPICS,
             core=self.core,
             publisher=Publisher(self.links[0], TOPICS, Plan(retrain_after=1.0), codec_named("float32"), interval=0.5),
             incarnation=incarnation,
+            fence=Fence(incarnation, replaces),
             revoked=Revoked(revoked),
+            let_in=lambda: AGGREGATOR not in signing or self.at_work.begin(session),
             clock=self._clock,
         )
-        self.links[0].on_refused = self.aggregator.refused
-        self.clients = {name: self._client(name) for name in DEVICES}
+        if isinstance(self.links[0], SignedLink):
+            self.links[0].on_refused = self.aggregator.refused
+        self.clients = {name: self._client(name, signs=name in signing) for name in DEVICES}
         for link in self.links:
             link.open()
 
@@ -155,7 +182,17 @@ class World:
 
     @property
     def refused(self) -> int:
-        return sum(link.refused for link in self.links)
+        return sum(link.refused for link in self.links if isinstance(link, SignedLink))
+
+    def cut(self, name: str) -> None:
+        """Break a connection, of the aggregator or a device; it is made again."""
+        self._inner[(AGGREGATOR, *DEVICES).index(name)].drop("hostile")
+
+    def will_of(self, name: str) -> Message:
+        """The last will of the aggregator or a device: any broker has it from the first moment."""
+        will = self._inner[(AGGREGATOR, *DEVICES).index(name)].will
+        assert will is not None
+        return Message(will.topic, will.payload)
 
     def run(self, until: Callable[[], object], seconds: float = 300.0) -> bool:
         """Let time pass until something holds; whether it does."""
@@ -193,14 +230,17 @@ class World:
     def _services(self) -> list[AggregatorService | ClientService]:
         return [self.aggregator, *self.clients.values()]
 
-    def _client(self, name: str) -> ClientService:
+    def _client(self, name: str, *, signs: bool) -> ClientService:
         outbox, keys = self.outboxes[name], keys_of(name)
         session, incarnation = outbox.begin_session(), f"{random.getrandbits(128):032x}"
         will = last_will(TOPICS, name, incarnation)
-        will = Will(will.topic, sealed(will.topic, will.payload, session, keys.sign))
+        if signs:
+            will = Will(will.topic, sealed(will.topic, will.payload, session, keys.sign))
         inner = self.broker.link(name, will=will, max_message_bytes=self._most)
         heard = in_order(TOPICS, outbox.aggregator_session(), outbox.keep_aggregator_session)
-        link = SignedLink(inner, TOPICS, keys, session, of_a_device(TOPICS, name, session, heard))
+        link: Link = inner
+        if signs:
+            link = SignedLink(inner, TOPICS, keys, session, of_a_device(TOPICS, name, session, heard))
         self._inner.append(inner)
         self.links.append(link)
         service = ClientService(
@@ -211,11 +251,12 @@ class World:
             incarnation=incarnation,
             outbox=outbox,
             training=NumpyTrainer(self._train, "1"),
-            runner=_Jobs(),
+            runner=_Jobs(lambda: self.resting),
             fetch=Fetch(link, TOPICS, name, None, 8),
             clock=self._clock,
         )
-        link.on_refused = service.refused
+        if isinstance(link, SignedLink):
+            link.on_refused = service.refused
         return service
 
     def _train(self, weights: Arrays, plan: Plan) -> Trained:

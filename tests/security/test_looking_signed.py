@@ -1,0 +1,149 @@
+"""`fedmq status` shows what was said by whose word it is, and says how much it has refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fedmq.broker_config.provision.signing_keys import new_signing_key, public_key
+from fedmq.broker_config.settings import BrokerSettings
+from fedmq.broker_config.start import RunningBroker
+from fedmq.connect import mqtt_link
+from fedmq.keys import device_keys
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, ProtocolMessage
+from fedmq.schemas.signing import sealed
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import encode
+from fedmq.settings import Settings
+from fedmq.signing_settings import SigningSettings
+from fedmq.transport.link import Link
+from fedmq.watch import Watch
+from tests.brokers import opened
+from tests.system.processes import until
+
+pytestmark = pytest.mark.broker
+
+RUN = "a" * 32
+
+
+class Mouth:
+    """Says things on a federation's topics, in any name."""
+
+    def __init__(self, link: Link, folder: Path, topics: Topics) -> None:
+        self.topics = topics
+        self._link = link
+        self._signs: dict[str, Callable[[bytes], bytes]] = {}
+        for name in ("aggregator", "dev-1", "stranger"):
+            pem = new_signing_key()
+            (folder / f"{name}.pem").write_bytes(pem)
+            (folder / f"{name}.key").write_text(public_key(pem, folder))
+            made = SigningSettings(key_file=folder / f"{name}.pem", aggregator_keys_file=folder / f"{name}.key")
+            keys = device_keys(made, name)
+            assert keys is not None
+            self._signs[name] = keys.sign
+        (folder / "devices").write_text(f"dev-1 {(folder / 'dev-1.key').read_text()}\n")
+
+    def says(self, name: str, message: ProtocolMessage, session: int = 5) -> None:
+        """Signed by whom; by nobody if the name is empty."""
+        topic = self._topic(message)
+        payload = encode(message)
+        if name:
+            payload = sealed(topic, payload, session, self._signs[name])
+        self._link.publish(topic, payload, retain=True)
+        assert self._link.flush(10.0)
+
+    def _topic(self, message: ProtocolMessage) -> str:
+        if isinstance(message, AggregatorPresence):
+            return self.topics.aggregator
+        return self.topics.progress if isinstance(message, Progress) else self.topics.status("dev-1")
+
+
+@pytest.fixture
+def mouth(mosquitto: RunningBroker, federation: str, tmp_path: Path) -> Iterator[Mouth]:
+    link = opened(mqtt_link(BrokerSettings(url=mosquitto.url), f"{federation}-mouth"))
+    yield Mouth(link, tmp_path, Topics(federation))
+    link.close()
+
+
+@pytest.fixture
+def watch(mosquitto: RunningBroker, federation: str, mouth: Mouth, tmp_path: Path) -> Iterator[Watch]:
+    settings = Settings.model_validate({
+        "federation": federation,
+        "broker": {"url": mosquitto.url},
+        "signing": {"aggregator_keys_file": tmp_path / "aggregator.key", "device_keys_file": tmp_path / "devices"},
+    })  # fmt: skip
+    with Watch(settings, f"{federation}-eye-{os.urandom(4).hex()}") as watch:
+        shown(watch, lambda: watch.connected)
+        yield watch
+
+
+def shown(watch: Watch, condition: Callable[[], object]) -> None:
+    until(lambda: (watch.poll(0.02), condition())[1], "what was said to be shown")
+
+
+def presence(state: str = "online") -> AggregatorPresence:
+    return AggregatorPresence.model_validate({"state": state, "run": RUN, "incarnation": RUN, "version": 1})
+
+
+def progress(updates: int) -> Progress:
+    return Progress(run=RUN, version=updates, state="training", strategy="fedbuff", updates=updates)
+
+
+def status(state: str = "online", connection: int = 1, accepted: int = 0) -> ClientStatus:
+    fields = {"client_id": "dev-1", "incarnation": RUN, "state": state, "connection": connection, "accepted": accepted}
+    return ClientStatus.model_validate(fields)
+
+
+def test_what_is_forged_is_not_shown_but_counted(watch: Watch, mouth: Mouth) -> None:
+    mouth.says("aggregator", presence())
+    mouth.says("aggregator", progress(3))
+    mouth.says("dev-1", status(accepted=3))
+    shown(watch, lambda: watch.known == 3)
+    for name in ("", "stranger", "dev-1"):
+        mouth.says(name, presence("offline"), session=9)
+        mouth.says(name, progress(1000), session=9)
+    for name in ("", "stranger", "aggregator"):
+        mouth.says(name, status("offline", accepted=1000), session=9)
+    shown(watch, lambda: watch.refused == 9)
+    assert watch.aggregator == presence()
+    assert watch.progress == progress(3)
+    assert watch.clients == {"dev-1": status(accepted=3)}
+    assert "9 messages are refused" in watch.describe()
+    assert json.loads(watch.as_json())["refused"] == 9
+
+
+def test_what_is_old_is_not_shown(watch: Watch, mouth: Mouth) -> None:
+    mouth.says("aggregator", progress(3))
+    mouth.says("aggregator", presence())
+    mouth.says("dev-1", status(accepted=3))
+    shown(watch, lambda: watch.known == 3)
+    mouth.says("aggregator", progress(2))  # of the same session: not refused, but what is committed never becomes less
+    mouth.says("aggregator", progress(1), session=4)
+    mouth.says("aggregator", presence("offline"), session=4)
+    mouth.says("dev-1", status("offline", connection=0), session=4)
+    shown(watch, lambda: watch.refused == 3)
+    assert watch.aggregator == presence()
+    assert watch.progress == progress(3)
+    assert watch.clients["dev-1"].state == "online"
+
+
+def test_a_presence_from_before_the_progress_that_is_shown_is_forgotten(watch: Watch, mouth: Mouth) -> None:
+    mouth.says("aggregator", presence("offline"), session=4)
+    shown(watch, lambda: watch.aggregator)
+    mouth.says("aggregator", progress(3))
+    shown(watch, lambda: watch.progress)
+    assert watch.aggregator is None
+    mouth.says("aggregator", presence())
+    shown(watch, lambda: watch.aggregator == presence())
+
+
+def test_a_new_run_is_shown_though_it_has_fewer_updates(watch: Watch, mouth: Mouth) -> None:
+    mouth.says("aggregator", progress(3))
+    shown(watch, lambda: watch.progress)
+    other = progress(1).model_copy(update={"run": "b" * 32})
+    mouth.says("aggregator", other)
+    shown(watch, lambda: watch.progress == other)
