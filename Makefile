@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check chaos parts fuzz fuzz-coverage clean
+.PHONY: demo test check chaos hostile-broker parts fuzz fuzz-coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedmq demo
@@ -14,6 +14,10 @@ test: check
 # The long form of the tests in tests/chaos: about a quarter of an hour.
 chaos: $(VENV)/.dev
 	CHAOS=long $(BIN)/python -m pytest -s tests/chaos
+
+# The long form of the attack of a hostile broker, and every check of signatures left out once: about six minutes.
+hostile-broker: $(VENV)/.dev
+	HOSTILE=long $(BIN)/python -m pytest tests/hostile_broker
 
 # The long form of the tests of models in parts: 1,000 versions, 20 deaths of the aggregator, and a link of 100 kB/s.
 parts: $(VENV)/.dev
