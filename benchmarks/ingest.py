@@ -2,6 +2,7 @@
 
     python benchmarks/ingest.py --json
     python benchmarks/ingest.py --only 1MB-float32     # less than a minute
+    python benchmarks/ingest.py --signed               # without and with signatures, in alternation
 
 `fedmq aggregator` (FedBuff, K = 10) with all promises on: validation, ledger, commits with fsync on a real folder,
 receipts. What counts is updates whose receipt says accepted. Two publisher processes send valid, distinct updates at
@@ -80,6 +81,31 @@ def throughput(size: Size, clients: tuple[int, ...], runs: int, folder: Path) ->
         return rows
 
 
+def signatures(size: Size, clients: tuple[int, ...], runs: int, folder: Path) -> list[dict[str, Any]]:
+    """The rows of one size without and with signatures: alternating runs. Publishers have signed before they send."""
+    names = [f"c{n}-{number}" for n in clients for number in range(n)]
+    with Bench(size, folder / f"signed-{size.name}", names) as bench:
+        receivers: dict[str, Callable[[int], float]] = {"plain": bench.fedmq, "signed": bench.signed}
+        rates: dict[tuple[int, str], list[float]] = {(n, name): [] for n in clients for name in receivers}
+        for receive in receivers.values():
+            receive(clients[0])  # to warm up
+        for run in range(runs):
+            for n in clients:
+                for name, receive in receivers.items():
+                    rates[n, name].append(receive(n))
+                newest = (f"{name} {rates[n, name][-1]:8.1f}/s" for name in receivers)
+                say(f"{size.name} {n:4} clients, run {run + 1}: " + "  ".join(newest))
+        return [
+            {
+                "name": size.name,
+                "client_ids": n,
+                "ratio": statistics.median(b / a for a, b in zip(rates[n, "plain"], rates[n, "signed"], strict=True)),
+                **{name: spread(rates[n, name]) | bench.costs(n, signed=name == "signed") for name in receivers},
+            }
+            for n in clients
+        ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[*(size.name for size in SIZES), "latency"], help="one row")
@@ -88,16 +114,21 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=5, help="of each receiver (default: 5)")
     parser.add_argument("--folder", type=Path, help="on the disk to measure (default: a temporary one)")
+    parser.add_argument("--signed", action="store_true", help="without and with signatures, 10KB and 1MB, nothing else")
     parser.add_argument("--json", action="store_true", help="one object as the last line")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     latency: list[dict[str, Any]] = []
+    signed: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="fedmq-ingest-", dir=options.folder) as name:
-        for size in SIZES:
+        for size in SIZES[:2] if options.signed else ():
+            if options.only in (None, size.name):
+                signed += signatures(size, tuple(options.clients), options.runs, Path(name))
+        for size in () if options.signed else SIZES:
             if options.only in (None, size.name):
                 clients = CLIENTS_IN_PARTS if size.parts else tuple(options.clients)
                 rows += throughput(size, clients, options.runs, Path(name))
-        if options.only in (None, "latency"):
+        if options.only in (None, "latency") and not options.signed:
             for size in SIZES[:2]:
                 latency.append(latencies(size, Path(name) / f"latency-{size.name}"))
     if rows:
@@ -111,13 +142,18 @@ def main() -> None:
               f" ({row['fedmq']['min']:8.1f}-{row['fedmq']['max']:8.1f})  {row['mb_per_second']:6.1f}"
               f"  {row['ratio_to_paho']:7.2f}  {c}  {row['cpu_seconds_per_1000']:18.3f}"
               f"  {row['broker_cpu_seconds_per_1000']:6.3f}  {row['peak_mb']:7.0f}")  # fmt: skip
+    for row in signed:
+        rate, cpu = ([row[name][what] for name in ("plain", "signed")] for what in ("median", "cpu_seconds_per_1000"))
+        print(f"{row['name']:13} {row['client_ids']:7}  without {rate[0]:8.1f}/s, signed {rate[1]:8.1f}/s"
+              f" ({row['signed']['min']:8.1f}-{row['signed']['max']:8.1f}), ratio {row['ratio']:.2f};"
+              f"  CPU s/1000: {cpu[0]:.3f}, {cpu[1]:.3f}")  # fmt: skip
     for row in latency:
         for load in ("idle", "half_load"):
             print(f"{row['name']} {load}: " + ", ".join(
                 f"{what} {1e3 * row[load][what]['median']:.1f} ms (99 %: {1e3 * row[load][what]['p99']:.1f})"
                 for what in ("receipt", "model")))  # fmt: skip
     if options.json:
-        print(json.dumps({"cores": os.cpu_count(), "rows": rows, "latency": latency}))
+        print(json.dumps({"cores": os.cpu_count(), "rows": rows, "latency": latency, "signed": signed}))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ingest_wire import Progress, connect, publish_head
 
 from fedmq.schemas.messages import Offer, UpdateId
+from fedmq.schemas.signing import sealed
 from fedmq.schemas.wire import encode
 
 TAIL = 8  # bytes at the end of a body that no other update has
@@ -39,6 +41,7 @@ class Job:
         publishers: how many share that.
         rate: updates per second; 0 for as fast as the broker takes them.
         progress: file in which the receiver counts.
+        key: the private key that signs, 64 hex digits; empty for none.
 
     """
 
@@ -56,11 +59,13 @@ class Job:
     publishers: int
     rate: float
     progress: str
+    key: str = ""
 
 
 def heads(job: Job, body: bytes) -> list[tuple[bytes, bytes]]:
     """For every update what comes before and after the part of the body that all have."""
     common = hashlib.sha256(body[:-TAIL])
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(job.key)) if job.key else None
     built = []
     for number in range(job.count):
         sequence, place = divmod(job.first + number * job.publishers, len(job.clients))
@@ -80,10 +85,15 @@ def heads(job: Job, body: bytes) -> list[tuple[bytes, bytes]]:
             num_samples=100,
             metrics={"loss": 0.5},
         )
-        header = encode(offer)
         topic = f"fedmq/{job.federation}/update/{client}"
+        header = signed_header(topic, offer, body, key) if key is not None else encode(offer)
         built.append((publish_head(topic, number % 65535 + 1, len(header) + len(body)) + header, tail))
     return built
+
+
+def signed_header(topic: str, offer: Offer, body: bytes, key: Ed25519PrivateKey) -> bytes:
+    """What stands before the body in the signed message; of the body its digest in the offer is signed."""
+    return sealed(topic, encode(offer, body), 1, key.sign)[: -len(body)]
 
 
 def send(job: Job, sock: socket.socket, built: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,19 +39,25 @@ class Size:
 class Bench:
     """An aggregator and a bare broker, each on a Mosquitto of its own, and two publishers for both.
 
-    The broker that is not in use has nothing to do.
+    The broker that is not in use has nothing to do. With `signed`, a list of clients' ids, there is another aggregator
+    with another broker, where everything is signed.
     """
 
-    def __init__(self, size: Size, folder: Path) -> None:
+    def __init__(self, size: Size, folder: Path, signed: Sequence[str] = ()) -> None:
         self.size = size
         self._progress = folder / "progress"
         self._broker = Broker(folder / "broker")
         self._bare = Broker(folder / "bare")
         self._aggregator = Aggregator(folder / "aggregator", self._broker, size.floats, parts=size.parts)
+        self._plain = (self._aggregator, self._broker)
+        self._signed = self._plain
+        if signed:
+            broker = Broker(folder / "signed-broker")
+            self._signed = (Aggregator(folder / "signed", broker, size.floats, devices=signed), broker)
         self._publishers = [Publisher(parts=size.parts) for _ in range(PUBLISHERS)]
         self._outboxes = [os.urandom(16).hex() for _ in range(PUBLISHERS)]
         self._next: dict[int, int] = {}  # update, by number of clients: each run goes on with the next ids
-        self._costs: dict[int, list[float]] = {}
+        self._costs: dict[tuple[int, bool], list[float]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -60,22 +67,31 @@ class Bench:
     ) -> None:
         for publisher in self._publishers:
             publisher.stop()
-        for process in (self._aggregator, self._broker, self._bare):
+        for process in (*dict.fromkeys((*self._plain, *self._signed)), self._bare):
             process.stop()
+
+    def signed(self, clients: int) -> float:
+        """The same where everything is signed."""
+        self._aggregator, self._broker = self._signed
+        try:
+            return self.fedmq(clients)
+        finally:
+            self._aggregator, self._broker = self._plain
 
     def fedmq(self, clients: int) -> float:
         """Updates per second, by the receipts that say accepted."""
+        which = (clients, bool(self._aggregator.device_key))
         watch = Receipts(self._broker.port, self._progress)
         before = self._aggregator.cpu_seconds(), self._broker.cpu_seconds()
-        if clients not in self._costs:
+        if which not in self._costs:
             self._aggregator.forget_peak()
         rate = self._run(self._broker.port, clients)
         watch.stop()
         after = self._aggregator.cpu_seconds(), self._broker.cpu_seconds()
-        total = self._costs.setdefault(clients, [0.0, 0.0, 0.0, 0.0])
+        total = self._costs.setdefault(which, [0.0, 0.0, 0.0, 0.0])
         more = (after[0] - before[0], after[1] - before[1], self.size.updates / 1000, 0.0)
-        self._costs[clients] = [a + b for a, b in zip(total, more, strict=True)]
-        self._costs[clients][3] = self._aggregator.peak_mb()
+        self._costs[which] = [a + b for a, b in zip(total, more, strict=True)]
+        self._costs[which][3] = self._aggregator.peak_mb()
         return rate
 
     def paho(self, clients: int) -> float:
@@ -99,9 +115,9 @@ class Bench:
             subscriber.stop()
             watch.join()
 
-    def costs(self, clients: int) -> dict[str, float]:
+    def costs(self, clients: int, *, signed: bool = False) -> dict[str, float]:
         """What the aggregator and its broker used."""
-        cpu, broker_cpu, thousands, peak = self._costs[clients]
+        cpu, broker_cpu, thousands, peak = self._costs[clients, signed]
         return {
             "cpu_seconds_per_1000": cpu / thousands,
             "broker_cpu_seconds_per_1000": broker_cpu / thousands,
@@ -126,6 +142,7 @@ class Bench:
                     "floats": self.size.floats,
                     "publishers": PUBLISHERS,
                     "progress": str(self._progress),
+                    **({"key": self._aggregator.device_key} if self._aggregator.device_key and not bare else {}),
                     **job,
                 }
             )

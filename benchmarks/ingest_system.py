@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from ingest_wire import Progress, connect, packets, subscribe
 from safetensors.numpy import save_file
 
@@ -83,11 +86,22 @@ class Broker(Process):
 
 
 class Aggregator(Process):
-    """`fedmq aggregator`, FedBuff with K = 10, for a model of one vector of `floats`; ready when constructed."""
+    """`fedmq aggregator`, FedBuff with K = 10, for a model of one vector of `floats`; ready when constructed.
+
+    With `devices` everything is signed; all of them have the key `device_key`, in 64 hex digits.
+    """
 
     def __init__(
-        self, folder: Path, broker: Broker, floats: int, *, publish_interval: float = 0.5, parts: bool = False
+        self,
+        folder: Path,
+        broker: Broker,
+        floats: int,
+        *,
+        publish_interval: float = 0.5,
+        parts: bool = False,
+        devices: Sequence[str] = (),
     ) -> None:
+        self.device_key = ""
         folder.mkdir(parents=True)
         save_file({"w": np.zeros(floats, np.float32)}, folder / "init.safetensors")
         settings = folder / "federation.toml"
@@ -102,12 +116,26 @@ init = "{folder / "init.safetensors"}"
 strategy = "fedbuff"
 buffer_size = 10
 publish_interval = {publish_interval}
+{self._signing(folder, devices) if devices else ""}
 """)
         self.log = folder / "aggregator.log"
         command = [sys.executable, "-m", "fedmq", "aggregator", "--config", str(settings), "--log-level", "warning"]
         super().__init__(start_child(command, self.log))
         self.port = broker.port
         self.head = self.newest_head()
+
+    def _signing(self, folder: Path, devices: Sequence[str]) -> str:
+        own, device = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        self.device_key = device.private_bytes_raw().hex()
+        pem = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (folder / "signing.pem").write_bytes(pem)
+        (folder / "aggregator-keys").write_text(own.public_key().public_bytes_raw().hex() + "\n")
+        public = device.public_key().public_bytes_raw().hex()
+        (folder / "device-keys").write_text("".join(f"{name} {public}\n" for name in devices))
+        return (
+            f'[signing]\nkey_file = "{folder / "signing.pem"}"\naggregator_keys_file = "{folder / "aggregator-keys"}"\n'
+            f'device_keys_file = "{folder / "device-keys"}"\n'
+        )
 
     def newest_head(self) -> Head:
         """The head that is retained now."""
