@@ -14,6 +14,7 @@ from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
 from fedmq.schemas.messages import Later, Missing, Offer, Part
 from fedmq.schemas.parts import GRAIN, Coverage
 from fedmq.transport.spool import FileSpool, MemorySpool, Spool, key_of, remove
+from fedmq.transport.spool_opening import Opening
 
 __all__ = ["Transfers", "spool_bytes"]
 
@@ -74,13 +75,14 @@ class Transfers:
         self._left = {path.stem: (key_of(path), path.stat().st_size) for path in folder.glob("*.body")}
         self._taken = sum(size for _, size in self._left.values())  # bytes, of these and of all with a part here
         self._first_at: float | None = None
+        self._opening: tuple[str, Opening] | None = None  # of what was left: whose is read again, one after the other
 
     def ask(self, client_id: str, offer: Offer, now: float) -> Missing | Later | Spool:
         """What to answer to an offer without its bytes, which could be admitted; what has the bytes if all are here."""
         transfer = self._transfers.get(client_id)
         self._first_at = now if self._first_at is None else self._first_at
         left, _ = self._left.get(client_id, (_key(offer), 0))
-        if left != _key(offer) and now < self._first_at + _LEFT_SECONDS:
+        if left != _key(offer) and (now < self._first_at + _LEFT_SECONDS or self._is_opening(client_id)):
             return _later(offer)  # the one that is half here may be offered next
         if transfer is not None and _key(transfer.offer) != _key(offer):
             if now < transfer.at + _IDLE_SECONDS:
@@ -89,12 +91,17 @@ class Transfers:
             transfer = None
         if (transfer is None or transfer.spool is None) and not self._make_room(client_id, offer.size, now):
             return _later(offer)
+        resumed: Spool | None = None
+        if client_id in self._left and left == _key(offer):
+            resumed = self._resumed(client_id, offer)
+            if resumed is None:
+                return _later(offer)
         if transfer is None:
             if len(self._transfers) >= _MOST_KNOWN:
                 self._forget(now)
             transfer = self._transfers[client_id] = _Transfer(offer, offer.number, now)
-            if left == _key(offer) and client_id in self._left:
-                self._open(client_id, transfer, self._on_disk(client_id, offer), now)
+        if resumed is not None:
+            self._open(client_id, transfer, resumed, now)
         transfer.offer, transfer.heard = offer, offer.number
         if transfer.spool is not None and transfer.spool.coverage.complete:
             return transfer.spool
@@ -177,6 +184,8 @@ class Transfers:
             if spool is not None:
                 spool.close()
         self._transfers.clear()
+        if self._opening is not None:
+            self._opening[1].close()
 
     def _window(self, now: float) -> int:
         active = sum(1 for one in self._transfers.values() if one.spool and now < one.at + _ACTIVE_SECONDS)
@@ -195,7 +204,7 @@ class Transfers:
         """Whether there is room for this; nothing of it is kept for who has sent nothing."""
         if self._has_room(client_id, size):
             return True
-        for left in [name for name in self._left if name != client_id]:
+        for left in [name for name in self._left if name != client_id and not self._is_opening(name)]:
             self._drop_left(left)
             if self._has_room(client_id, size):
                 return True
@@ -209,6 +218,9 @@ class Transfers:
     def _drop_left(self, client_id: str) -> None:
         if client_id in self._left:
             self._taken -= self._left.pop(client_id)[1]
+            if self._opening is not None and self._opening[0] == client_id:
+                self._opening[1].close()
+                self._opening = None
             remove(self._path(client_id))
 
     def _forget(self, now: float) -> None:
@@ -230,9 +242,28 @@ class Transfers:
         spool.move(moved)
         return moved
 
+    def _is_opening(self, client_id: str) -> bool:
+        return self._opening is not None and self._opening[0] == client_id and not self._opening[1].ready
+
+    def _resumed(self, client_id: str, offer: Offer) -> Spool | None:
+        """What an earlier process left of this update; None while it, or another one, is read again."""
+        if self._opening is not None and self._opening[0] != client_id:
+            opening = self._opening[1]
+            if not opening.ready:
+                return None
+            opening.close()  # its client has not come back to it since
+            self._opening = None
+        if self._opening is None:
+            self._opening = client_id, Opening(self._path(client_id), _key(offer), offer.size)
+        opening = self._opening[1]
+        if not opening.ready:
+            return None
+        self._opening = None
+        spool = opening.take()
+        self._taken -= self._left.pop(client_id)[1]
+        return spool
+
     def _on_disk(self, client_id: str, offer: Offer) -> Spool:
-        _, taken = self._left.pop(client_id, ("", 0))
-        self._taken -= taken
         return FileSpool(self._path(client_id), _key(offer), offer.size)
 
     def _path(self, client_id: str) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fedmq.schemas.messages import Head, SnapshotPart
 from fedmq.schemas.parts import cut
-from fedmq.transport.spool import FileSpool, MemorySpool, Spool
+from fedmq.transport.spool import MemorySpool, Spool
+from fedmq.transport.spool_opening import Opening
 
 __all__ = ["Download"]
 
@@ -15,6 +16,7 @@ _QUIET_LONGEST = 120.0
 _LEASE_SECONDS = 20.0  # between two times that the slot is asked to be kept
 _AHEAD_SECONDS = 1.0  # of the link that the parts on their way may take: what comes behind them waits as long
 _FIRST_WINDOW = 2
+_LOOK_SECONDS = 0.1  # between two looks at whether what is here from before has been looked through
 
 
 class Download:
@@ -45,7 +47,9 @@ class Download:
         self._window = min(_FIRST_WINDOW, window)
         self._came_at = now
         key = f"{head.run} {head.version} {head.digest}"
-        self._spool: Spool = MemorySpool(head.size) if path is None else FileSpool(path, key, head.size)
+        self._opening = Opening(path, key, head.size) if path is not None else None
+        self._spool: Spool | None = MemorySpool(head.size) if path is None else None
+        self._look_at = now
         self.listening: set[int] = set()
         self._quiet = _QUIET_SECONDS
         self._ask_at = now + self._quiet
@@ -54,20 +58,40 @@ class Download:
     @property
     def complete(self) -> bool:
         """Whether all of it is here."""
-        return self._spool.coverage.complete
+        return self._spool is not None and self._spool.coverage.complete
+
+    def open(self, now: float) -> bool:
+        """Whether what is here of it from before has been looked through since the last time this was asked.
+
+        Nothing is listened to until then.
+
+        Raises:
+            StoreError: the disk refuses.
+
+        """
+        self._look_at = now + _LOOK_SECONDS
+        if self._opening is None or not self._opening.ready:
+            return False
+        opening, self._opening = self._opening, None
+        self._spool = opening.take()
+        self._ask_at = now + self._quiet
+        return True
 
     def body(self) -> memoryview:
         """The encoded weights, when it is complete."""
+        assert self._spool is not None
         return self._spool.view()
 
     def digest(self) -> str:
         """The SHA-256 of them, in hex, when it is complete. Raises StoreError: the disk refuses."""
+        assert self._spool is not None
         return self._spool.digest()
 
     def listen(self) -> tuple[list[int], list[int]]:
         """Parts whose topics to subscribe to now, and those to unsubscribe from."""
         wanted: set[int] = set()
-        for start, _ in cut(self._spool.coverage.missing(), self._part_bytes):
+        missing = self._spool.coverage.missing() if self._spool is not None else iter(())
+        for start, _ in cut(missing, self._part_bytes):
             if len(wanted) >= self._window:
                 break
             wanted.add(start // self._part_bytes)
@@ -81,7 +105,7 @@ class Download:
 
     def take(self, slot: int, part: int, message: SnapshotPart, body: memoryview, now: float) -> None:
         """A part came, of this snapshot or of another."""
-        if slot != self.head.slot or self.complete:
+        if slot != self.head.slot or self._spool is None or self.complete:
             return
         if (message.run, message.version) != (self.head.run, self.head.version):
             # An older one is what a broker had kept from before; the right one is asked for.
@@ -100,7 +124,7 @@ class Download:
         """The parts to ask for now, none if only the slot is to be kept; None if there is nothing to say."""
         if self.complete or self.lost:
             return None
-        if now >= self._ask_at:
+        if now >= self._ask_at and self._spool is not None:
             self._quiet = min(2 * self._quiet, _QUIET_LONGEST)
             self._ask_at, self._lease_at = now + self._quiet, now + _LEASE_SECONDS
             return tuple(sorted(self.listening))
@@ -111,10 +135,15 @@ class Download:
 
     def deadline(self) -> float | None:
         """When `ask` is due."""
+        if self._spool is None:
+            return min(self._look_at, self._lease_at)
         return None if self.complete or self.lost else min(self._ask_at, self._lease_at)
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of it; a later process goes on with what is on the disk, unless it is removed."""
-        self._spool.close()
-        if remove:
-            self._spool.remove()
+        if self._opening is not None:
+            self._opening.close()
+        if self._spool is not None:
+            self._spool.close()
+            if remove:
+                self._spool.remove()

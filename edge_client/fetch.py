@@ -142,8 +142,20 @@ class Fetch:
             self._download.connected()
             self._listen(now)
 
-    def tick(self, now: float) -> None:
-        """Ask for what does not come."""
+    def tick(self, now: float) -> bool:
+        """Ask for what does not come; whether a snapshot is found to be whole that an earlier process has begun.
+
+        Raises:
+            StoreError: the disk refuses.
+
+        """
+        found = self._download is not None and self._download.open(now)
+        if found:
+            self._listen(now)
+        self._ask(now)
+        return found and self._download is not None and self._download.complete
+
+    def _ask(self, now: float) -> None:
         if self._looking is not None and now >= self._looking.until:
             self._looking = None  # the next head will do
         parts = self._download.ask(now) if self._download is not None else None

@@ -177,7 +177,8 @@ class ClientService:
         if result is not None:
             self._finish_job(result, now)
         self._perform(self._core.tick(now), now)
-        self._fetch.tick(now)
+        if self._fetch.tick(now):
+            self._perform(self._intake.fetched(now), now)
         if self._quiet_at is not None and now >= self._quiet_at:
             self._quiet_at = None
             if self._core.newest is None:

@@ -11,7 +11,7 @@ import json
 import mmap
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -97,16 +97,17 @@ class FileSpool:
         path: of the file; its list lies beside it, with `.parts` behind the name.
         key: what body it is. What is there of another one goes.
         size: of the body, in bytes.
+        wanted: asked before each part that is read again; if not, it is given up.
 
     Attributes:
         coverage: the bytes that are there.
 
     Raises:
-        StoreError: the disk refuses.
+        StoreError: the disk refuses, or it is not wanted any more.
 
     """
 
-    def __init__(self, path: Path, key: str, size: int) -> None:
+    def __init__(self, path: Path, key: str, size: int, *, wanted: Callable[[], bool] = lambda: True) -> None:
         self.key = key
         self.coverage = Coverage(size)
         self._sha256 = hashlib.sha256()  # of the bytes before `_hashed`
@@ -121,7 +122,12 @@ class FileSpool:
                 path.unlink(missing_ok=True)  # somebody may still hold a view of what was in it
             self._file: IO[bytes] = open(path, "r+b" if noted else "w+b", buffering=0)  # noqa: SIM115
             try:
-                there = [part for part in noted if self._is_there(part)]
+                there = []
+                for part in noted:
+                    if not wanted():
+                        raise OSError("nobody waits for it any more")
+                    if self._is_there(part):
+                        there.append(part)
                 # Written anew, without the line that a crash may have cut in two. Not buffered: what a full disk did
                 # not take would be tried again when it is closed.
                 self._list: IO[bytes] = open(self._list_path, "wb", buffering=0)  # noqa: SIM115

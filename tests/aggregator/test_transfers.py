@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -340,3 +343,33 @@ def test_too_little_disk_for_one_update_is_said_at_the_start_and_by_default_ther
     assert spool_bytes(2 << 20, 2 << 20) == 2 << 20
     with pytest.raises(ConfigError, match=r"aggregator\.spool_bytes is 1048576, .* may take 1048577 bytes"):
         spool_bytes(1 << 20, (1 << 20) + 1)
+
+
+def test_a_large_one_of_an_earlier_process_is_read_again_while_others_are_served(
+    transfers: Transfers, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = Sending(transfers, size=HUGE)
+    ada.ask()
+    ada.part(1)
+    transfers.close()
+    after = start(100 * SIZE + 2 * HUGE)
+    reading, goes_on, is_there = threading.Event(), threading.Event(), FileSpool._is_there
+
+    def slowly(spool: FileSpool, part: Any) -> bool:
+        reading.set()
+        assert goes_on.wait(20)
+        return is_there(spool, part)
+
+    monkeypatch.setattr(FileSpool, "_is_there", slowly)
+    assert isinstance(Sending(after, size=HUGE).ask(now=20.0), Later)
+    assert reading.wait(20)
+    assert isinstance(Sending(after, "bob").ask(now=20.0), Missing)
+    assert isinstance(Sending(after, sequence=1).ask(now=40.0), Later)  # the file is in use
+    goes_on.set()
+    deadline = time.monotonic() + 20
+    while isinstance(answer := Sending(after, size=HUGE).ask(now=41.0), Later):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((0, PIECE), (2 * PIECE, HUGE))
+    assert after._taken == HUGE
