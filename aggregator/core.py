@@ -259,7 +259,9 @@ class AggregatorCore:
         self.cohort.open()
 
     def _end_if_reached(self, now: float) -> None:
-        devices = self.state.scores.now() if self.goal.target is not None else None
-        reached = self.goal.reached(self.state.version, now, devices, self._own_metrics)
+        goal, devices = self.goal, None
+        if goal.target is not None and goal.source == "devices":
+            devices = self.state.scores.reached_by_most(goal.metric, higher_is_better=goal.higher_is_better)
+        reached = goal.reached(self.state.version, now, devices, self._own_metrics)
         if reached:
             self.finish(reached, now)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedmq.schemas.messages import DeviceEvaluation, Metrics
+from fedmq.schemas.messages import Metrics
 
 __all__ = ["Goal"]
 
@@ -23,16 +23,21 @@ class Goal(BaseModel):
     higher_is_better: bool = Field(True, description="false for a loss")
     source: Literal["devices", "aggregator"] = Field("devices", description="whose evaluation")
 
-    def reached(
-        self, version: int, seconds: float, devices: DeviceEvaluation | None, aggregator: Metrics | None
-    ) -> str | None:
-        """Which part of the goal is reached, as a sentence; None if the run goes on."""
+    def reached(self, version: int, seconds: float, devices: float | None, aggregator: Metrics | None) -> str | None:
+        """Which part of the goal is reached, as a sentence; None if the run goes on.
+
+        Args:
+            version: of the run.
+            seconds: of the run.
+            devices: the metric that devices with more than half of the test samples reach.
+            aggregator: its own evaluation.
+
+        """
         if self.versions is not None and version >= self.versions:
             return f"{version} versions"
         if self.seconds is not None and seconds >= self.seconds:
             return f"{self.seconds:g} seconds"
-        measured = (devices.mean if devices else None) if self.source == "devices" else aggregator
-        value = (measured or {}).get(self.metric)
+        value = devices if self.source == "devices" else (aggregator or {}).get(self.metric)
         if self.target is None or value is None:
             return None
         if value >= self.target if self.higher_is_better else value <= self.target:

@@ -10,7 +10,7 @@ from statistics import median_low
 
 from fedmq.schemas.messages import DeviceEvaluation, Evaluation
 
-__all__ = ["Scores", "summarised"]
+__all__ = ["Scores", "reached_by_most", "summarised"]
 
 _CLIENTS = 1000  # whose newest evaluation is kept: those heard last
 _VERSIONS = 64  # of which every evaluation is kept, until the next version of the ring
@@ -20,11 +20,9 @@ _MOST_SAMPLES = (1 << 63) - 1  # that a message can say
 
 def summarised(evaluations: Iterable[Evaluation]) -> DeviceEvaluation | None:
     """Mean and spread of some evaluations, each by its samples up to 10 x their median; None if there are none."""
-    measured = [evaluation for evaluation in evaluations if evaluation.num_samples and evaluation.metrics]
+    measured, counts = _counted(evaluations)
     if not measured:
         return None
-    most = 10 * median_low(evaluation.num_samples for evaluation in measured)
-    counts = [min(evaluation.num_samples, most) for evaluation in measured]
     mean: dict[str, float] = {}
     spread: dict[str, float] = {}
     for name in sorted({name for evaluation in measured for name in evaluation.metrics})[:32]:
@@ -37,6 +35,30 @@ def summarised(evaluations: Iterable[Evaluation]) -> DeviceEvaluation | None:
         spread[name] = math.sqrt(sum(n * (value - mean[name]) ** 2 for value, n in pairs) / total)
     samples = min(sum(counts), _MOST_SAMPLES)
     return DeviceEvaluation(clients=len(measured), num_samples=samples, mean=mean, spread=spread)
+
+
+def reached_by_most(evaluations: Iterable[Evaluation], metric: str, *, higher_is_better: bool) -> float | None:
+    """What devices with more than half of the samples reach, counted as for the mean; None if nobody measured it."""
+    pairs = [
+        (evaluation.metrics[metric], n)
+        for evaluation, n in zip(*_counted(evaluations), strict=True)
+        if metric in evaluation.metrics and abs(evaluation.metrics[metric]) <= _LARGEST
+    ]
+    half, reached = sum(n for _, n in pairs) / 2, 0
+    for value, n in sorted(pairs, reverse=higher_is_better):  # the best first
+        reached += n
+        if reached > half:
+            return value
+    return None
+
+
+def _counted(evaluations: Iterable[Evaluation]) -> tuple[list[Evaluation], list[int]]:
+    """Those that say something, and for how many samples each counts."""
+    measured = [evaluation for evaluation in evaluations if evaluation.num_samples and evaluation.metrics]
+    if not measured:
+        return [], []
+    most = 10 * median_low(evaluation.num_samples for evaluation in measured)
+    return measured, [min(evaluation.num_samples, most) for evaluation in measured]
 
 
 @dataclass(slots=True)
@@ -66,6 +88,11 @@ class Scores:
     def now(self) -> DeviceEvaluation | None:
         """Over each client's newest evaluation."""
         return summarised(evaluation for _, evaluation in self.newest.values())
+
+    def reached_by_most(self, metric: str, *, higher_is_better: bool) -> float | None:
+        """What devices with more than half of the test samples reach, by each client's newest evaluation."""
+        newest = (evaluation for _, evaluation in self.newest.values())
+        return reached_by_most(newest, metric, higher_is_better=higher_is_better)
 
     def newest_version(self) -> int | None:
         """The newest version that any device has measured."""

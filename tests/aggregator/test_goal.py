@@ -8,27 +8,24 @@ import pytest
 from pydantic import ValidationError
 
 from fedmq.aggregator.goal import Goal
-from fedmq.schemas.messages import DeviceEvaluation, Metrics
-
-DEVICES = DeviceEvaluation(clients=2, num_samples=40, mean={"accuracy": 0.8, "loss": 0.5}, spread={})
+from fedmq.schemas.messages import Metrics
 
 
 @pytest.mark.parametrize(
     ("goal", "version", "seconds", "devices", "aggregator", "reached"),
     [
-        (Goal(), 10**9, 1e9, DEVICES, {"accuracy": 1.0}, None),
+        (Goal(), 10**9, 1e9, 0.8, {"accuracy": 1.0}, None),
         (Goal(versions=3), 2, 0, None, None, None),
         (Goal(versions=3), 3, 0, None, None, "3 versions"),
         (Goal(seconds=60), 0, 59.9, None, None, None),
         (Goal(seconds=60), 0, 60.0, None, None, "60 seconds"),
-        (Goal(target=0.8), 0, 0, DEVICES, None, "accuracy 0.8000"),
-        (Goal(target=0.81), 0, 0, DEVICES, None, None),
+        (Goal(target=0.8), 0, 0, 0.8, None, "accuracy 0.8000"),
+        (Goal(target=0.81), 0, 0, 0.8, None, None),
         (Goal(target=0.8), 0, 0, None, {"accuracy": 1.0}, None),
-        (Goal(target=0.8, source="aggregator"), 0, 0, DEVICES, None, None),
+        (Goal(target=0.8, source="aggregator"), 0, 0, 0.8, None, None),
         (Goal(target=0.8, source="aggregator"), 0, 0, None, {"accuracy": 0.9}, "accuracy 0.9000"),
-        (Goal(target=0.5, metric="loss", higher_is_better=False), 0, 0, DEVICES, None, "loss 0.5000"),
-        (Goal(target=0.4, metric="loss", higher_is_better=False), 0, 0, DEVICES, None, None),
-        (Goal(target=0.5, metric="f1"), 0, 0, DEVICES, None, None),
+        (Goal(target=0.5, metric="loss", higher_is_better=False), 0, 0, 0.5, None, "loss 0.5000"),
+        (Goal(target=0.4, metric="loss", higher_is_better=False), 0, 0, 0.5, None, None),
         (Goal(versions=3, seconds=60), 1, 61, None, None, "60 seconds"),
     ],
 )
@@ -36,7 +33,7 @@ def test_whatever_of_the_goal_comes_first_ends_the_run(
     goal: Goal,
     version: int,
     seconds: float,
-    devices: DeviceEvaluation | None,
+    devices: float | None,
     aggregator: Metrics | None,
     reached: str | None,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedmq.aggregator.scores import Scores, summarised
+from fedmq.aggregator.scores import Scores, reached_by_most, summarised
 from fedmq.schemas.messages import Evaluation
 
 
@@ -30,6 +30,23 @@ def test_a_claim_of_a_trillion_test_samples_counts_as_ten_medians() -> None:
     summary = summarised([measured(10**12, accuracy=1.0), measured(100, accuracy=0.5)])
     assert summary is not None
     assert summary.num_samples == 1100
+
+
+def test_what_most_reach_is_what_more_than_half_of_the_samples_reach() -> None:
+    scores = [measured(10, accuracy=0.5), measured(30, accuracy=0.7), measured(21, accuracy=0.9)]
+    assert reached_by_most(scores, "accuracy", higher_is_better=True) == 0.7
+    assert reached_by_most(scores[:2], "accuracy", higher_is_better=False) == 0.7
+    two = [measured(10, accuracy=0.5), measured(10, accuracy=0.9)]
+    assert reached_by_most(two, "accuracy", higher_is_better=True) == 0.5
+    assert reached_by_most(two, "accuracy", higher_is_better=False) == 0.9
+    assert reached_by_most(two, "loss", higher_is_better=False) is None
+    assert reached_by_most([], "loss", higher_is_better=False) is None
+
+
+def test_one_device_that_claims_anything_does_not_end_a_run() -> None:
+    honest = [measured(100, accuracy=0.1) for _ in range(99)]
+    liar = measured(10**12, accuracy=1e90)
+    assert reached_by_most([liar, *honest], "accuracy", higher_is_better=True) == 0.1
 
 
 def test_each_metric_is_a_mean_over_those_that_measured_it() -> None:
