@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fedmq.aggregator.allowance import Allowance
+from fedmq.aggregator.clipping import Bound
 from fedmq.aggregator.folding import LARGEST, is_bounded
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ProtocolError
@@ -28,6 +30,8 @@ class Rules:
         layout: what every update must have.
         task_versions: the task versions that are admitted; None for any.
         max_staleness: in versions; None for no bound.
+        longest: the bound on the norm of an update's delta; None for none.
+        allowance: how many updates of each client may count.
 
     """
 
@@ -35,6 +39,8 @@ class Rules:
     layout: Layout
     task_versions: frozenset[str] | None = None
     max_staleness: int | None = None
+    longest: Bound | None = None
+    allowance: Allowance = field(default_factory=Allowance)
 
     @property
     def most_bytes(self) -> int:
@@ -73,7 +79,7 @@ def admit_header(offer: Offer, rules: Rules, version: int, held: Container[int] 
         raise ProtocolError("unknown_base", f"the weights of base version {offer.base_version} are no longer held")
     most = rules.most_bytes
     if offer.size > most:
-        raise ProtocolError("malformed", f"{offer.size} bytes of update, no codec needs more than {most} here")
+        raise ProtocolError("too_large", f"{offer.size} bytes of update, no codec needs more than {most} here")
     codec_named(offer.codec)
 
 

@@ -1,6 +1,6 @@
-"""Norm clipping: no update's delta is longer than a bound. Sun et al. 2019, arXiv 1911.07963.
+"""Norms of updates and bounds on them. Clipping makes what is longer shorter: Sun et al. 2019, arXiv 1911.07963.
 
-The bound is a fixed norm, or a multiple of the median over clients of their newest norms. Each client counts once in
+A bound is a fixed norm, or a multiple of the median over clients of their newest norms. Each client counts once in
 that median, however fast it sends: to drag it up takes half of the clients, not half of the updates.
 """
 
@@ -16,14 +16,14 @@ from fedmq.aggregator.folding import BLOCK
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.layout import Vector
 
-__all__ = ["Clip", "Norms", "clip_of", "norm", "scaled"]
+__all__ = ["Bound", "Norms", "bound_of", "clip_of", "norm", "scaled"]
 
 _CLIENTS = 101  # whose newest norms the median is taken over
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """The bound on the Euclidean norm of an update's parameter delta.
+class Bound:
+    """On the Euclidean norm of an update's parameter delta.
 
     Attributes:
         norm: itself; None if it follows the median.
@@ -35,19 +35,24 @@ class Clip:
     medians: float | None = None
 
 
-def clip_of(strategy: str, clip_norm: float | None, clip_medians: float | None) -> Clip | None:
-    """The bound of two settings; None without any.
+def clip_of(strategy: str, clip_norm: float | None, clip_medians: float | None) -> Bound | None:
+    """The bound of a strategy's two settings, see `bound_of`."""
+    return bound_of(f"strategy {strategy!r}: ", "clip", clip_norm, clip_medians)
+
+
+def bound_of(where: str, name: str, norm: float | None, medians: float | None) -> Bound | None:
+    """The bound of two settings, `{name}_norm` and `{name}_medians`; None without any.
 
     Raises:
         ConfigError: both are given, or one that is not more than 0.
 
     """
-    if clip_norm is not None and clip_medians is not None:
-        raise ConfigError(f"strategy {strategy!r}: clip_norm and clip_medians are both given, expected one of them")
-    for key, value in (("clip_norm", clip_norm), ("clip_medians", clip_medians)):
+    if norm is not None and medians is not None:
+        raise ConfigError(f"{where}{name}_norm and {name}_medians are both given, expected one of them")
+    for key, value in ((f"{name}_norm", norm), (f"{name}_medians", medians)):
         if value is not None and not value > 0:
-            raise ConfigError(f"strategy {strategy!r}: {key} = {value}, expected more than 0")
-    return None if clip_norm is None and clip_medians is None else Clip(clip_norm, clip_medians)
+            raise ConfigError(f"{where}{key} = {value}, expected more than 0")
+    return None if norm is None and medians is None else Bound(norm, medians)
 
 
 @dataclass(slots=True)
@@ -56,20 +61,36 @@ class Norms:
 
     newest: dict[str, float] = field(default_factory=dict)
 
-    def scale(self, clip: Clip, client_id: str, found: float) -> float:
-        """Count an update's norm; what its delta is to be multiplied by, at most 1.
+    def count(self, client_id: str, found: float) -> None:
+        """An update of this norm was judged."""
+        self.newest.pop(client_id, None)  # so that the order is that of their last updates
+        self.newest[client_id] = found
+        if len(self.newest) > _CLIENTS:
+            del self.newest[next(iter(self.newest))]
 
-        The norm counts in the median that it is compared with, so the first client of a run is not clipped by it.
+    def limit(self, bound: Bound, client_id: str, found: float, clients: int = 1) -> float:
+        """What an update of this norm is compared with; it counts in the median itself.
+
+        Args:
+            bound: fixed, or a multiple of the median.
+            client_id: whose update it is.
+            found: its norm.
+            clients: with fewer than so many in it, a median says nothing.
+
         """
-        bound = clip.norm
-        if clip.medians is not None:
-            self.newest.pop(client_id, None)  # so that the order is that of their last updates
-            self.newest[client_id] = found
-            if len(self.newest) > _CLIENTS:
-                del self.newest[next(iter(self.newest))]
-            bound = clip.medians * median_low(self.newest.values())
-        assert bound is not None
-        return min(1.0, bound / found) if found else 1.0
+        if bound.medians is None:
+            assert bound.norm is not None
+            return bound.norm
+        others = [known for client, known in self.newest.items() if client != client_id]
+        norms = [*others[-(_CLIENTS - 1) :], found]
+        return bound.medians * median_low(norms) if len(norms) >= clients else math.inf
+
+    def scale(self, bound: Bound, client_id: str, found: float) -> float:
+        """What the delta of an update of this norm is to be multiplied by, at most 1.
+
+        Its norm counts in the median, so the first client of a run is not clipped by it.
+        """
+        return min(1.0, self.limit(bound, client_id, found) / found) if found else 1.0
 
 
 def norm(vector: Vector) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fedmq.aggregator.state import State
-from fedmq.schemas.errors import Reason
+from fedmq.schemas.errors import LaterReason, Reason
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import DeviceEvaluation
 
@@ -29,6 +29,7 @@ class Committed:
     finished: str | None
     accepted: int
     rejected: dict[Reason, int]
+    later: dict[LaterReason, int]
     mean_staleness: float
     buffer_size: int
     buffered: int
@@ -47,6 +48,7 @@ class Committed:
             finished=state.finished,
             accepted=state.accepted,
             rejected=dict(state.rejected),
+            later=dict(state.later),
             mean_staleness=state.mean_staleness,
             buffer_size=state.tempo.buffer_size,
             buffered=len(state.buffer.updates),

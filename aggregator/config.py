@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from fedmq.aggregator.allowance import Allowance
+from fedmq.aggregator.clipping import Bound, bound_of
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.staleness import StalenessName, staleness_named
 from fedmq.aggregator.strategies import STRATEGIES, Strategy
@@ -40,6 +42,14 @@ class AggregatorSettings(BaseModel):
         None, ge=1 << 20, description="disk for updates that come in parts; by default 4 GiB, or four of the largest"
     )
     task_versions: tuple[str, ...] | None = Field(None, description="admitted task versions; any by default")
+    max_norm: float | None = Field(None, description="an update whose delta is longer than this is refused")
+    max_medians: float | None = Field(None, description="the same as a multiple of the clients' median norm")
+    client_updates_per_minute: float | None = Field(
+        None, gt=0, description="accepted updates of each client, as a rate; what is more waits"
+    )
+    client_updates_per_day: int | None = Field(
+        None, ge=1, description="accepted updates of each client within a day of the run; what is more waits"
+    )
     revoked_file: Path | None = Field(None, description="ids of devices that are out, one a line; `fedmq provision`'s")
     goal: Goal = Field(default_factory=Goal, description="when the run is finished")
 
@@ -69,6 +79,7 @@ class AggregatorSettings(BaseModel):
         # pydantic reports a ValueError with the place in the file; the strategies say the rest.
         try:
             self.build_strategy()
+            self.longest()
         except ConfigError as error:
             raise ValueError(str(error)) from error
         return self
@@ -94,6 +105,14 @@ class AggregatorSettings(BaseModel):
                 raise ConfigError(f"strategy {self.strategy!r} has no staleness: what is late is refused")
             given["staleness"] = staleness_named(self.staleness or "polynomial", self.staleness_a, self.staleness_b)
         return STRATEGIES[self.strategy](**given)
+
+    def longest(self) -> Bound | None:
+        """The bound on the norm of an update; raises ConfigError as `build_strategy`."""
+        return bound_of("", "max", self.max_norm, self.max_medians)
+
+    def allowance(self) -> Allowance:
+        """What each client has."""
+        return Allowance(self.client_updates_per_minute, self.client_updates_per_day)
 
 
 def _strategy_settings() -> set[str]:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,16 +22,24 @@ from fedmq.aggregator.kept_updates import KeptUpdates, kept_updates
 from fedmq.aggregator.slots import UNKNOWN_SECONDS, seconds_until_a_slot, taken
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.strategies.strategy import Arrival, Strategy
-from fedmq.schemas.errors import ProtocolError
+from fedmq.schemas.errors import LaterReason, ProtocolError
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Later, Metrics, Missing, Offer
 
 __all__ = ["HELD_BASES", "AggregatorCore"]
 
 _DETAIL = 400  # characters of a verdict's sentence
+_MEDIAN_CLIENTS = 3  # of whom norms are known, until their median is a bound: of two, either may be the odd one
 
 HELD_BASES = 16
 """Snapshots whose weights are held for a strategy that mixes."""
+
+
+class _Admitted(NamedTuple):
+    """An update that may touch the model: its pieces, and the norm of its delta where a bound asks for it."""
+
+    pieces: Iterable[tuple[int, Vector]]
+    norm: float
 
 
 class AggregatorCore:
@@ -91,10 +101,15 @@ class AggregatorCore:
             self._admit_header(client_id, offer)
             if self.strategy.one_per_client and taken(self.state.buffer, client_id):
                 seconds = seconds_until_a_slot(self.state.buffer, self.state.tempo, self._timer(), now)
-                return Later(update=offer.update, reason="slot", seconds=seconds)
+                return _later(offer, "slot", seconds)
+            # The last thing that is looked at; but whoever has to wait for it is not asked for bytes.
+            wait = self.state.allowances.wait(self.rules.allowance, client_id, now)
             if not body and offer.size:
-                return Missing(update=offer.update, ranges=((0, offer.size),))
-            judged = self._accept(client_id, offer, body, digest, now)
+                return _later(offer, *wait) if wait else Missing(update=offer.update, ranges=((0, offer.size),))
+            admitted = self._admit_body(client_id, offer, body, digest)
+            if wait:
+                return _later(offer, *wait)
+            judged = self._accept(client_id, offer, admitted, now)
         except ProtocolError as refusal:
             judged = self._refuse(offer, refusal)
         self._remember(client_id, offer.digest, judged)
@@ -168,17 +183,35 @@ class AggregatorCore:
             if late:
                 raise ProtocolError("late", late)
 
-    def _accept(self, client_id: str, offer: Offer, body: memoryview, digest: str | None, now: float) -> Judged:
-        state, strategy, update = self.state, self.strategy, offer.update
-        base, samples, tempo = offer.base_version, offer.num_samples, state.tempo
+    def _admit_body(self, client_id: str, offer: Offer, body: memoryview, digest: str | None) -> _Admitted:
+        norms, longest, clip = self.state.norms, self.rules.longest, self.strategy.clip
         pieces = admit_body(offer, body, self.rules, digest)
+        if longest is None and clip is None:
+            return _Admitted(pieces, 0.0)
+        vector = whole(pieces, self.state.layout.size)
+        found = norm(vector[: self.state.layout.parameter_size])
+        limit = math.inf if longest is None else norms.limit(longest, client_id, found, _MEDIAN_CLIENTS)
+        if found > limit:
+            # It counts all the same: else a first client with a tiny norm would have all others refused for ever.
+            self._count_norm(client_id, found)
+            raise ProtocolError("norm_bound", f"the norm of the delta is {found:.6g}, the bound is {limit:.6g} now")
+        return _Admitted([(0, vector)], found)
+
+    def _count_norm(self, client_id: str, found: float) -> None:
+        if any(bound is not None and bound.medians is not None for bound in (self.rules.longest, self.strategy.clip)):
+            self.state.norms.count(client_id, found)
+
+    def _accept(self, client_id: str, offer: Offer, admitted: _Admitted, now: float) -> Judged:
+        state, strategy, update, rules = self.state, self.strategy, offer.update, self.rules
+        base, samples, tempo, pieces = offer.base_version, offer.num_samples, state.tempo, admitted.pieces
         staleness = state.version - base
         weight, mass = strategy.weigh(Arrival(staleness, samples, tempo.median_samples()))
         scale = 1.0
         if strategy.clip is not None:
+            scale = state.norms.scale(strategy.clip, client_id, admitted.norm)
             vector = whole(pieces, state.layout.size)
-            scale = state.norms.scale(strategy.clip, client_id, norm(vector[: state.layout.parameter_size]))
             pieces = [(0, scaled(vector, scale, state.layout.parameter_size))]
+        self._count_norm(client_id, admitted.norm)
         folded = Folded(client_id, update, base, staleness, weight, samples, scale)
         if strategy.rule is None:
             state.buffer.fold_pieces(pieces, folded, mass, now)
@@ -190,6 +223,7 @@ class AggregatorCore:
             state.buffer.fold_parameters(weight, -1.0, state.weights, size)
         since_last = now - self._last_accepted if self._last_accepted is not None else None
         tempo.update(base, state.accepted, samples, since_last)
+        state.allowances.count(rules.allowance, client_id, now)
         self._last_accepted = now
         state.accepted += 1
         self.judged += 1
@@ -265,3 +299,7 @@ class AggregatorCore:
         reached = goal.reached(self.state.version, now, devices, self._own_metrics)
         if reached:
             self.finish(reached, now)
+
+
+def _later(offer: Offer, reason: LaterReason, seconds: float) -> Later:
+    return Later(update=offer.update, reason=reason, seconds=seconds)

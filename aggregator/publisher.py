@@ -244,6 +244,7 @@ class Publisher:
             strategy=strategy,
             updates=committed.accepted,
             rejected=committed.rejected,
+            later=committed.later,
             updates_per_second=max(0.0, (after - before) / (now - begun)) if now > begun else 0.0,
             mean_staleness=committed.mean_staleness,
             buffer_size=committed.buffer_size,

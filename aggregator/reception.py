@@ -6,6 +6,8 @@ What is told at once promises nothing; a verdict waits for its commit.
 from __future__ import annotations
 
 import logging
+import sys
+from collections import Counter
 from collections.abc import Callable
 
 from fedmq.aggregator.aside import LARGE_BYTES
@@ -17,16 +19,17 @@ from fedmq.aggregator.judging import Answer, Judging
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.replies import Replies
 from fedmq.aggregator.revoked import Revoked
+from fedmq.aggregator.sparing import Sparing
 from fedmq.aggregator.transfers import Transfers
 from fedmq.aggregator.vectors import Step
-from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
+from fedmq.schemas.errors import ConfigError, ProtocolError, Reason, StoreError
 from fedmq.schemas.messages import ClientStatus, Later, Missing, Need, Offer, Part, UpdateId
 from fedmq.schemas.topics import Topics, is_id
 from fedmq.schemas.wire import decode
 from fedmq.transport.link import Link, Message
 from fedmq.transport.spool import Spool
 
-__all__ = ["Reception", "ignored"]
+__all__ = ["Reception"]
 
 log = logging.getLogger("fedmq.aggregator")
 
@@ -47,6 +50,7 @@ class Reception:
         publisher: asked for parts of snapshots, and what shows who was heard.
         transfers: takes updates that come in parts; None for links on which any message fits.
         revoked: devices that are out.
+        most_bytes: of a message; None for what the link takes.
         step: called after each step of what happens to an update, with its name.
         now: seconds of the run.
 
@@ -68,6 +72,7 @@ class Reception:
         publisher: Publisher,
         transfers: Transfers | None,
         revoked: Revoked,
+        most_bytes: int | None,
         step: Step,
         now: Callable[[], float],
     ) -> None:
@@ -82,6 +87,9 @@ class Reception:
         self._publisher = publisher
         self._transfers = transfers
         self._revoked = revoked
+        self._most_bytes = most_bytes or sys.maxsize
+        self._sparing = Sparing()
+        self._uncounted: Counter[Reason] = Counter()  # refusals; the state may be a thread's when there is one
         self._unread = ""  # why the list of the revoked could not be read last
         self._out: frozenset[str] = frozenset()
         self._judging = Judging(link.wake)
@@ -119,6 +127,10 @@ class Reception:
             client_id = topic[len(self._updates) :]
             if not is_id(client_id):
                 raise ProtocolError("malformed", f"{client_id[:80]!r} is no client id")
+            if len(message.payload) > self._most_bytes:
+                raise ProtocolError(
+                    "too_large", f"a message of {len(message.payload)} bytes, at most {self._most_bytes}"
+                )
             self._told(client_id, message)
             return True
         client_id_of_status = self._topics.sender(topic)
@@ -145,13 +157,21 @@ class Reception:
             self._no_room(done.client_id, done.offer.update, done.answer)
         elif done is not None:
             self._verdict(done.client_id, done.offer, done.answer, done.before, self._now())
+        self.core.state.rejected.update(self._uncounted)
+        self._uncounted.clear()
         statuses, self._statuses = self._statuses, []
         for message in statuses:
             try:
                 self.received(message)
             except ProtocolError as error:
-                ignored(message.topic, error)
+                self.unreadable(message.topic, error)
         return True
+
+    def unreadable(self, topic: str, error: ProtocolError) -> None:
+        """A message that cannot be read: it has no answer, since there is nothing in it that one could name."""
+        self._uncounted[error.reason] += 1
+        if (left_out := self._sparing.line(topic, self._now())) is not None:
+            log.warning("ignored topic=%s reason=%s detail=%r left_out=%d", topic, error.reason, str(error), left_out)
 
     def answer(self, replies: Replies) -> None:
         """Tell clients what became of their offers."""
@@ -228,7 +248,7 @@ class Reception:
         self._commits.replies.add(client_id, self.core.refuse(client_id, offer, refusal))
         if self.core.judged != judged:
             self._commits.judged(self._now())
-            log.warning("rejected client=%s sequence=%d reason=revoked", client_id, offer.update.sequence)
+            self._say_rejected(client_id, offer, "revoked", "")
 
     @property
     def _occupied(self) -> bool:
@@ -279,8 +299,12 @@ class Reception:
         commits.judged(now)
         self._step("judged")
         if answer.reason is not None:
-            log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
-                        client_id, offer.update.sequence, answer.reason, answer.detail)  # fmt: skip
+            self._say_rejected(client_id, offer, answer.reason, answer.detail)
+
+    def _say_rejected(self, client_id: str, offer: Offer, reason: Reason, detail: str) -> None:
+        if (left_out := self._sparing.line(client_id, self._now())) is not None:
+            log.warning("rejected client=%s sequence=%d reason=%s detail=%r left_out=%d",
+                        client_id, offer.update.sequence, reason, detail, left_out)  # fmt: skip
 
     def _ask(self, client_id: str, offer: Offer, answer: Missing, now: float) -> None:
         """Have the bytes of an update sent, or judge it if they have come before. None of it promises anything."""
@@ -314,11 +338,8 @@ class Reception:
         self._reply(client_id, Later(update=update, reason="disk", seconds=self._disk.offer_again(self._now())))
 
     def _reply(self, client_id: str, answer: Missing | Later) -> None:
+        if isinstance(answer, Later):
+            self.core.state.later[answer.reason] += 1
         replies = Replies()
         replies.add(client_id, answer)
         self.answer(replies)
-
-
-def ignored(topic: str, error: ProtocolError) -> None:
-    """A message that cannot be read has no answer."""
-    log.warning("ignored topic=%s reason=%s detail=%r", topic, error.reason, str(error))

@@ -20,7 +20,7 @@ from fedmq.aggregator.evaluator import Evaluator
 from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.gate import Gate, PresenceState
 from fedmq.aggregator.publisher import Publisher
-from fedmq.aggregator.reception import Reception, ignored
+from fedmq.aggregator.reception import Reception
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
@@ -63,6 +63,7 @@ class AggregatorService:
         transfers: takes updates that come in parts; None for links on which any message fits.
         revoked: devices that are out; nobody if None.
         let_in: called when it may take updates, in every connection; whether what the broker shows may stay there.
+        most_message_bytes: that clients may send at once; None for what the link takes.
         reload: a core that goes on from the last commit, for when the disk failed; without it a failure is the end.
         evaluator: the aggregator's own evaluation.
         step: called after each step of what happens to an update, with its name.
@@ -87,6 +88,7 @@ class AggregatorService:
         transfers: Transfers | None = None,
         revoked: Revoked | None = None,
         let_in: Callable[[], bool] = lambda: True,
+        most_message_bytes: int | None = None,
         reload: Callable[[], AggregatorCore] | None = None,
         evaluator: Evaluator | None = None,
         step: Step = nothing,
@@ -110,8 +112,8 @@ class AggregatorService:
         self._disk = DiskFault()
         self._reception = Reception(
             link=link, topics=topics, core=core, incarnation=incarnation, gate=self._gate, commits=self._commits,
-            disk=self._disk, publisher=publisher, transfers=transfers, revoked=revoked or Revoked(None), step=step,
-            now=self.now,
+            disk=self._disk, publisher=publisher, transfers=transfers, revoked=revoked or Revoked(None),
+            most_bytes=most_message_bytes, step=step, now=self.now,
         )  # fmt: skip
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
@@ -300,7 +302,7 @@ class AggregatorService:
             if not self._reception.received(message):
                 self._shown_by_others(message.topic, message.payload)
         except ProtocolError as error:
-            ignored(message.topic, error)
+            self._reception.unreadable(message.topic, error)
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fedmq.aggregator.allowance import Allowances
 from fedmq.aggregator.buffer import Buffer, Folded
 from fedmq.aggregator.clipping import Norms
 from fedmq.aggregator.ledger import Ledger
 from fedmq.aggregator.scores import Scores
 from fedmq.aggregator.tempo import Tempo
-from fedmq.schemas.errors import Reason
+from fedmq.schemas.errors import LaterReason, Reason
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import Metrics, UpdateId
 
@@ -72,8 +73,10 @@ class State:
         tempo: buffer size, timer and what they follow.
         scores: what devices measured.
         norms: of updates, if a bound follows them.
+        allowances: how many updates of each client have counted, where that is bounded.
         bases: for strategies that mix: version -> weights as devices received them, the last few.
-        accepted, rejected: updates, ever; rejections by reason.
+        accepted, rejected: updates, ever; rejections by reason, messages that could not be read among them.
+        later: offers that were put off and messages that were not read, by reason.
         staleness_sum: over accepted updates, in versions.
         uplink_bytes: encoded size of accepted updates.
         seconds: how long the run has been worked on.
@@ -92,9 +95,11 @@ class State:
     tempo: Tempo = field(default_factory=Tempo)
     scores: Scores = field(default_factory=Scores)
     norms: Norms = field(default_factory=Norms)
+    allowances: Allowances = field(default_factory=Allowances)
     bases: dict[int, Vector] = field(default_factory=dict)
     accepted: int = 0
     rejected: Counter[Reason] = field(default_factory=Counter)
+    later: Counter[LaterReason] = field(default_factory=Counter)
     staleness_sum: int = 0
     uplink_bytes: int = 0
     seconds: float = 0.0

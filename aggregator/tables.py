@@ -125,7 +125,9 @@ class Tables:
         saved = self.get("state")
         for name in ("version", "accepted", "staleness_sum", "uplink_bytes", "seconds", "finished", "replaced"):
             setattr(state, name, saved[name])
-        state.rejected = Counter(saved["rejected"])
+        state.rejected, state.later = Counter(saved["rejected"]), Counter(saved.get("later", {}))
+        day, counts = saved.get("today", (0, {}))
+        state.allowances.today = day, counts
         state.norms.newest = dict(saved.get("norms", []))
         state.tempo = self._tempo(saved["tempo"])
         buffer = saved["buffer"]
@@ -158,6 +160,8 @@ def _figures(state: State) -> dict[str, Any]:
         "version": state.version,
         "accepted": state.accepted,
         "rejected": dict(state.rejected),
+        "later": dict(state.later),
+        "today": state.allowances.today,
         "staleness_sum": state.staleness_sum,
         "uplink_bytes": state.uplink_bytes,
         "seconds": state.seconds,

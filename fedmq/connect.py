@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from fedmq.broker_config.settings import BrokerSettings
-from fedmq.schemas.parts import HEADER_BYTES
+from fedmq.schemas.parts import HEADER_BYTES, LARGEST_MESSAGE_BYTES
 from fedmq.transport.link import Will
 from fedmq.transport.mqtt import MqttLink
 from fedmq.transport.mqtt_settings import MqttSettings
 
-__all__ = ["mqtt_link"]
+__all__ = ["most_message_bytes", "mqtt_link"]
 
-_LARGEST_PART = 1 << 20
+
+def most_message_bytes(settings: BrokerSettings) -> int:
+    """What is taken in one message: the own ones, and those of a peer that is set to larger ones."""
+    return max(settings.data_bytes + HEADER_BYTES, LARGEST_MESSAGE_BYTES)
 
 
 def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = None, durable: bool = False) -> MqttLink:
@@ -27,8 +30,7 @@ def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = N
         keepalive_seconds=settings.keepalive_seconds,
         mqtt_version=settings.mqtt_version,
         max_message_bytes=settings.data_bytes + HEADER_BYTES,
-        # A peer may be set to larger messages than this side.
-        max_received_bytes=max(settings.data_bytes, _LARGEST_PART) + HEADER_BYTES,
+        max_received_bytes=most_message_bytes(settings),
         reconnect_max_seconds=settings.reconnect_max_seconds,
     )
     return MqttLink(reach, client_id, will, durable)

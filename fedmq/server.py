@@ -28,7 +28,7 @@ from fedmq.aggregator.transfers import Transfers, spool_bytes
 from fedmq.background import Background
 from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
-from fedmq.connect import mqtt_link
+from fedmq.connect import most_message_bytes, mqtt_link
 from fedmq.failpoints import crash_points
 from fedmq.keys import aggregator_keys
 from fedmq.schemas.codecs import codec_named
@@ -189,7 +189,12 @@ class Aggregator:
         codec = codec_named(settings.aggregator.snapshot_codec)
         versions = settings.aggregator.task_versions
         rules = Rules(
-            state.run, state.layout, frozenset(versions) if versions is not None else None, plan.max_staleness
+            state.run,
+            state.layout,
+            frozenset(versions) if versions is not None else None,
+            plan.max_staleness,
+            settings.aggregator.longest(),
+            settings.aggregator.allowance(),
         )
         room = spool_bytes(settings.aggregator.spool_bytes, rules.most_bytes)
         topics = Topics(settings.federation)
@@ -235,6 +240,7 @@ class Aggregator:
             transfers=self._transfers,
             revoked=Revoked(settings.aggregator.revoked_file),
             let_in=let_in,
+            most_message_bytes=most_message_bytes(settings.broker),
             reload=reload,
             evaluator=ThreadEvaluator(evaluate, link.wake) if evaluate else None,
             step=self._step,

@@ -154,6 +154,7 @@ class Watch:
                 means = ", ".join(f"{name} {value:.4f}" for name, value in progress.aggregator.items())
                 lines.append(f"aggregator's own, version {progress.aggregator_version}: {means}")
             lines += [f"rejected {count}: {reason}" for reason, count in progress.rejected.items()]
+            lines += [f"put off {count}: {reason}" for reason, count in progress.later.items()]
         if self.clients:
             lines.append(
                 f"{'client':<20} {'state':<8} {'activity':<10} {'base':>6} {'accepted':>8} {'waiting':>7}"

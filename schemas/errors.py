@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = ["REASONS", "ConfigError", "FedMQError", "ProtocolError", "Reason", "StoreError", "TransportError"]
+__all__ = [
+    "REASONS",
+    "ConfigError",
+    "FedMQError",
+    "LaterReason",
+    "ProtocolError",
+    "Reason",
+    "StoreError",
+    "TransportError",
+]
 
 Reason = Literal[
-    "malformed",  # not a message of this protocol: bytes, types, limits
+    "malformed",  # not what this protocol makes of bytes: no header, or a body that is not what its header says
     "too_large",  # above a size limit
     "wrong_run",  # of another run of this federation
     "wrong_client",  # the payload names another client than its topic
@@ -22,8 +31,20 @@ Reason = Literal[
     "late",  # of a cohort that is closed, or never belonged to it
     "not_finite",  # NaN or infinity in weights or metrics
     "internal",  # the aggregator failed while judging it
+    "schema",  # a header, but of no message of this protocol: kind, fields, types, limits; counted, and never answered
+    "norm_bound",  # longer than the aggregator takes
 ]
 """Why an update was refused, as its sender reads it. New ones go to the end: run folders have their places."""
+
+LaterReason = Literal[
+    "busy",  # another update of this client is on its way in parts, or there is no room
+    "slot",  # the buffer has an update of this client
+    "rate",  # this client has sent too much in too short a time
+    "quota",  # as many updates of this client as may be on one day have counted
+    "quarantine",  # this client has sent too much that was hostile
+    "disk",  # the aggregator's disk does not work
+]
+"""Why an update has no verdict yet, as its sender reads it."""
 
 REASONS: frozenset[str] = frozenset(get_args(Reason))
 

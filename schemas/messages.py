@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from fedmq.schemas.errors import Reason
+from fedmq.schemas.errors import LaterReason, Reason
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import ID_PATTERN
 
@@ -209,7 +209,7 @@ class Later(_Record):
     """No verdict yet: offer it again after `seconds`."""
 
     update: UpdateId
-    reason: Literal["busy", "slot", "rate", "quarantine", "disk"]
+    reason: LaterReason
     seconds: Annotated[float, Field(ge=0, le=86_400)]
 
 
@@ -307,7 +307,8 @@ class Progress(ProtocolMessage):
 
     Attributes:
         updates: accepted updates, ever.
-        rejected: refused updates by reason.
+        rejected: refused updates by reason, and messages that could not be read.
+        later: offers that were put off, by reason, and messages that were not read, because their client sent too many.
         updates_per_second: over the last half minute or so.
         mean_staleness: of all accepted updates, in versions.
         buffer_size, buffered: K and how many updates wait in the buffer.
@@ -325,6 +326,7 @@ class Progress(ProtocolMessage):
     strategy: str
     updates: Count
     rejected: Annotated[dict[Reason, Count], Field(max_length=64)] = {}
+    later: Annotated[dict[LaterReason, Count], Field(max_length=64)] = {}
     updates_per_second: Annotated[float, Field(ge=0)] = 0.0
     mean_staleness: Annotated[float, Field(ge=0)] = 0.0
     buffer_size: Count = 1

@@ -5,10 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-__all__ = ["GRAIN", "HEADER_BYTES", "Coverage", "Range", "cut", "part_bytes"]
+__all__ = ["GRAIN", "HEADER_BYTES", "LARGEST_MESSAGE_BYTES", "Coverage", "Range", "cut", "part_bytes"]
 
 HEADER_BYTES = 7 * 1024
 """What a message with a body may have beside it: with 120 KiB of data and its topic it stays below 128 KiB."""
+
+LARGEST_MESSAGE_BYTES = (1 << 20) + HEADER_BYTES
+"""What is taken from a peer in one message: it may be set to larger ones than this side."""
 
 GRAIN = 4096
 """Parts begin and end at multiples of it, whatever their size, but for the last: so two sizes leave no crumbs."""

@@ -50,14 +50,14 @@ def decode(payload: bytes, *expected: type[M]) -> tuple[M, memoryview]:
         expected: the types that it may have.
 
     Raises:
-        ProtocolError: (`malformed`) it is none of these; the sentence names the field.
+        ProtocolError: (`malformed`) it has no header; (`schema`) it is none of these, the sentence names the field.
 
     """
     view = memoryview(payload)
     header, end = split(view)
     if header.get("protocol") != PROTOCOL:
         raise ProtocolError(
-            "malformed", f"protocol {_short(header.get('protocol'))}, expected {PROTOCOL}: update the older side"
+            "schema", f"protocol {_short(header.get('protocol'))}, expected {PROTOCOL}: update the older side"
         )
     kind = expected[0] if len(expected) == 1 else _of_kind(header.get("kind"), expected)
     try:
@@ -67,7 +67,7 @@ def decode(payload: bytes, *expected: type[M]) -> tuple[M, memoryview]:
         first = error.errors(include_url=False, include_input=True)[0]
         field = ".".join(str(part) for part in first["loc"])[:100] or "message"
         said = first["msg"][:200]  # a validator of ours may quote what it found
-        raise ProtocolError("malformed", f"{field}: {said}, found {_short(first.get('input'))}") from error
+        raise ProtocolError("schema", f"{field}: {said}, found {_short(first.get('input'))}") from error
 
 
 def split(view: memoryview) -> tuple[dict[Any, Any], int]:
@@ -114,7 +114,7 @@ def _of_kind(kind: object, expected: tuple[type[M], ...]) -> type[M]:
     if isinstance(kind, str) and kind in by_name:
         return cast(type[M], by_name[kind])
     kinds = ", ".join(map(repr, by_name))
-    raise ProtocolError("malformed", f"kind: expected one of {kinds}, found {_short(kind)}")
+    raise ProtocolError("schema", f"kind: expected one of {kinds}, found {_short(kind)}")
 
 
 @cache

@@ -126,10 +126,10 @@ def test_a_header_that_fedmq_would_write_differently_is_taken(row: Any) -> None:
 
 
 @rows("headers.json", "refused")
-def test_a_header_that_breaks_a_rule_is_malformed(row: Any) -> None:
+def test_a_header_that_breaks_a_rule_is_refused(row: Any) -> None:
     with pytest.raises(ProtocolError) as refusal:
         decode(bytes.fromhex(row["payload"]), KINDS[row["kind"]])
-    assert refusal.value.reason == "malformed"
+    assert refusal.value.reason in ("malformed", "schema")
 
 
 def test_a_header_may_take_64_kib_and_no_more() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedmq.aggregator.clipping import Clip, clip_of
+from fedmq.aggregator.clipping import Bound, clip_of
 from fedmq.aggregator.staleness import Staleness, polynomial
 from fedmq.aggregator.strategies.strategy import Arrival, Batch, Rates, Strategy, require
 
@@ -65,7 +65,7 @@ def fedasync_delta(
 
 
 def _every_update(
-    name: str, staleness: Staleness | None, alpha: float, momentum: float, clip: Clip | None, *, mixes: bool
+    name: str, staleness: Staleness | None, alpha: float, momentum: float, clip: Bound | None, *, mixes: bool
 ) -> Strategy:
     s = staleness or polynomial()
     require(name, "alpha", alpha, 0 < alpha <= 1, "more than 0, at most 1")

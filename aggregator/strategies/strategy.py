@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fedmq.aggregator.clipping import Clip
+from fedmq.aggregator.clipping import Bound
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.layout import Vector
 
@@ -140,7 +140,7 @@ class Strategy:
     timed: bool = False
     cohort: Cohort | None = None
     one_per_client: bool = False
-    clip: Clip | None = None
+    clip: Bound | None = None
     rule: Rule | None = None
 
 

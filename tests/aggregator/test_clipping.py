@@ -9,12 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmq.aggregator.clipping import Clip, Norms, norm, scaled
+from fedmq.aggregator.clipping import Bound, Norms, norm, scaled
 from fedmq.aggregator.config import AggregatorSettings
 from fedmq.aggregator.folding import BLOCK
 from fedmq.aggregator.strategies import fedasync, fedavg
 from tests.aggregator.small_run import SmallRun, plain_fedbuff, vector
 from tests.generators import unhurried
+
+
+def scale_of(norms: Norms, bound: Bound, client_id: str, found: float) -> float:
+    """Of an update that is accepted."""
+    scale = norms.scale(bound, client_id, found)
+    norms.count(client_id, found)
+    return scale
 
 
 def test_a_delta_is_shortened_to_the_norm_and_its_statistics_stay() -> None:
@@ -26,7 +33,7 @@ def test_a_delta_is_shortened_to_the_norm_and_its_statistics_stay() -> None:
 
 def test_a_delta_within_the_norm_is_folded_as_it_is() -> None:
     update = vector(0.3, 0.4, 9.0)
-    assert scaled(update, Norms().scale(Clip(norm=1.0), "alice", norm(update[:2])), 2) is update
+    assert scaled(update, Norms().scale(Bound(norm=1.0), "alice", norm(update[:2])), 2) is update
 
 
 def test_fedasync_clips_the_step_from_the_base_and_fedavg_each_of_its_cohort() -> None:
@@ -42,29 +49,29 @@ def test_fedasync_clips_the_step_from_the_base_and_fedavg_each_of_its_cohort() -
 
 
 def test_the_bound_is_a_multiple_of_the_lower_median_of_the_clients_newest_norms() -> None:
-    norms, clip = Norms(), Clip(medians=2.0)
-    assert norms.scale(clip, "alice", 100.0) == 1.0  # nothing else is known
-    assert norms.scale(clip, "bob", 1.0) == 1.0  # of 1 and 100 the lower
-    assert norms.scale(clip, "carol", 3.0) == 1.0  # 2 * 3
-    assert norms.scale(clip, "alice", 100.0) == pytest.approx(0.06)
-    assert norms.scale(clip, "dave", 0.0) == 1.0
+    norms, clip = Norms(), Bound(medians=2.0)
+    assert scale_of(norms, clip, "alice", 100.0) == 1.0  # nothing else is known
+    assert scale_of(norms, clip, "bob", 1.0) == 1.0  # of 1 and 100 the lower
+    assert scale_of(norms, clip, "carol", 3.0) == 1.0  # 2 * 3
+    assert scale_of(norms, clip, "alice", 100.0) == pytest.approx(0.06)
+    assert scale_of(norms, clip, "dave", 0.0) == 1.0
 
 
 @unhurried
 @given(st.integers(1, 300), st.floats(2, 1e15))
 def test_a_minority_of_clients_cannot_drag_the_bound_up_however_often_it_sends(times: int, length: float) -> None:
-    norms, clip = Norms(), Clip(medians=1.0)
+    norms, clip = Norms(), Bound(medians=1.0)
     for honest in range(11):
-        norms.scale(clip, f"honest-{honest}", 1.0 + honest / 10)
+        scale_of(norms, clip, f"honest-{honest}", 1.0 + honest / 10)
     for number in range(times):
-        scale = norms.scale(clip, f"hostile-{number % 10}", length)
+        scale = scale_of(norms, clip, f"hostile-{number % 10}", length)
         assert scale * length <= 2.0 * (1 + 1e-9)
 
 
 def test_what_is_remembered_of_norms_is_bounded() -> None:
     norms = Norms()
     for number in range(500):
-        norms.scale(Clip(medians=1.0), f"client-{number}", 1.0)
+        scale_of(norms, Bound(medians=1.0), f"client-{number}", 1.0)
     assert list(norms.newest) == [f"client-{number}" for number in range(399, 500)]
 
 

@@ -51,7 +51,7 @@ class MessagesWorld:
                 vector = codec_named(name).decode(self._bytes(_ENCODED[name], choices), LAYOUT)
                 require(vector.shape == (LAYOUT.size,) and vector.dtype == np.float32, f"{name}: {vector.shape}")
         except ProtocolError as error:
-            require(error.reason in ("malformed", "layout"), f"{error.reason}: {error}")
+            require(error.reason in ("malformed", "schema", "layout"), f"{error.reason}: {error}")
             require(len(str(error)) <= _LONGEST, f"a sentence of {len(str(error))} characters")
 
     def check(self) -> None:

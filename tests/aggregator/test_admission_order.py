@@ -1,0 +1,200 @@
+"""Each step of the admission, with a message that breaks this step and all later ones: the first is the reason.
+
+It is counted, it is answered as it should be, and nothing else of the state is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.allowance import Allowance
+from fedmq.aggregator.clipping import Bound
+from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.revoked import Revoked
+from fedmq.aggregator.service import AggregatorService
+from fedmq.aggregator.state import State
+from fedmq.schemas.codecs import codec_named
+from fedmq.schemas.messages import Later, Receipt, Reply
+from fedmq.schemas.plan import Plan
+from fedmq.schemas.signing import sealed
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import decode, encode
+from fedmq.signed_link import SignedLink, of_the_aggregator
+from fedmq.transport.link import Message
+from fedmq.transport.memory import MemoryBroker
+from tests.aggregator.small_run import RUN, layout_of, offer_of, plain_fedbuff
+from tests.security.signed_world import keys_of
+
+TOPICS = Topics("door")
+LAYOUT = layout_of(4)
+VERSION = 20
+MOST_BYTES = 4096
+CLIENT = "dev-1"  # whose key is among those of the tests
+
+# What breaks each step, from the first to the last; fields of the header, or what is done to the whole.
+STEPS: list[tuple[str, dict[str, Any]]] = [
+    ("signature", {}),
+    ("too_large", {}),
+    ("malformed", {}),
+    ("schema", {"num_samples": 0}),
+    ("revoked", {}),
+    ("wrong_client", {"client_id": "bob"}),
+    ("id_reused", {"update": {"outbox_id": f"{1:032x}", "sequence": 0}}),
+    ("wrong_run", {"run": "f" * 32}),
+    ("task_version", {"task_version": "2"}),
+    ("layout", {"layout": "0" * 64}),
+    ("unknown_base", {"base_version": VERSION + 1}),
+    ("too_stale", {"base_version": 9}),
+    ("too_large", {"size": 1 << 40}),
+    ("malformed", {"codec": "gzip"}),
+    ("malformed", {"digest": "0" * 64}),
+    ("not_finite", {}),
+    ("norm_bound", {}),
+    ("quota", {}),
+    ("rate", {}),
+]
+NO_ANSWER = {"signature", "too_large", "malformed", "schema"}  # in the first four
+NOT_REMEMBERED = {"wrong_client", "id_reused", "quota", "rate"}
+
+
+class Door:
+    """An aggregator that knows all of the steps, of which one client has had all that it may have today."""
+
+    def __init__(self, folder: Path, allowance: Allowance, *, signed: bool) -> None:
+        self.broker = MemoryBroker()
+        out = folder / "revoked"
+        out.write_text("")
+        rules = Rules(RUN, LAYOUT, frozenset({"1"}), 10, Bound(norm=10.0), allowance)
+        state = State.initial(RUN, LAYOUT, np.zeros(4, np.float32))
+        state.version = VERSION
+        self.core = AggregatorCore(state, plain_fedbuff(3, flush_timer=False), rules, Goal())
+        self.link = inner = self.broker.link("aggregator")
+        if signed:
+            self.link = SignedLink(inner, TOPICS, keys_of("aggregator"), 1, of_the_aggregator(TOPICS, 1))  # type: ignore[assignment]
+        self.service = AggregatorService(
+            link=self.link,
+            topics=TOPICS,
+            core=self.core,
+            publisher=Publisher(self.link, TOPICS, Plan(), codec_named("float32"), interval=0.0),
+            incarnation="b" * 32,
+            revoked=Revoked(out),
+            most_message_bytes=MOST_BYTES,
+            clock=lambda: self.broker.time.now,
+        )
+        if isinstance(self.link, SignedLink):
+            self.link.on_refused = self.service.refused
+        self.signed = signed
+        self.client = self.broker.link(CLIENT)
+        self.client.open()
+        self.client.subscribe(TOPICS.reply(CLIENT))
+        self.inner = inner
+        self.link.open()
+        self.answers: list[Receipt | Later] = []
+        self.work()
+
+    def work(self) -> None:
+        for _ in range(20):
+            while self.inner.waiting:
+                event = self.link.poll(0.0)
+                if event is not None:
+                    self.service.handle(event)
+            self.service.tick()
+            self.broker.time.step(self.broker.time.now + 0.05)
+        while self.client.waiting:
+            message = self.client.poll(0.0)
+            if isinstance(message, Message):
+                reply = decode(message.payload, Reply)[0]
+                self.answers += [*reply.receipts, *reply.later]
+
+    def say(self, payload: bytes) -> None:
+        self.client.publish(TOPICS.update(CLIENT), payload)
+        self.work()
+
+
+def payload_of(step: int) -> bytes:
+    """A message that breaks this step and every later one, as far as they do not exclude each other."""
+    values = np.full(4, 1e6, np.float32)
+    if step <= _index("not_finite"):
+        values[1] = np.nan
+    offer, body = offer_of(values, LAYOUT, client_id=CLIENT, base_version=VERSION, sequence=7, task_version="1")
+    header = offer.model_dump(exclude_none=True)
+    if step > _index("norm_bound"):
+        body = memoryview(codec_named("float32").encode(np.ones(4, np.float32), LAYOUT))
+        header["digest"] = hashlib.sha256(body).hexdigest()
+    for name, broken in reversed(STEPS[step:]):
+        if (name, STEPS[step][0]) != ("id_reused", "revoked"):  # what was judged before keeps its verdict
+            header |= broken
+    payload = b"".join((msgpack.packb(header), body))
+    first = STEPS[step][0]
+    if first == "malformed" and step < _index("schema"):
+        return b"\xc1" + payload
+    if first == "too_large" and step < _index("schema"):
+        return b"\xc1" + payload + bytes(MOST_BYTES)
+    return payload
+
+
+def _index(name: str) -> int:
+    return next(n for n, (step, _) in enumerate(STEPS) if step == name)
+
+
+def seen(state: State) -> Any:
+    """What a refusal must leave as it is."""
+    buffer, tempo = state.buffer, state.tempo
+    kept = (state.version, state.accepted, state.staleness_sum, state.uplink_bytes, buffer.updates, buffer.weight)
+    return deepcopy(
+        (kept, state.weights.tolist(), buffer.total.tolist(), state.allowances.today, list(tempo.samples),
+         state.norms.newest, state.scores.newest, state.ledger.clients())
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)), ids=[f"{n}-{name}" for n, (name, _) in enumerate(STEPS)])
+def test_the_first_step_that_fails_is_the_reason_and_nothing_else_changes(tmp_path: Path, step: int) -> None:
+    name = STEPS[step][0]
+    allowance = Allowance(per_minute=1.0, per_day=1 if name != "rate" else None)
+    door = Door(tmp_path, allowance, signed=name == "signature")
+    state = door.core.state
+    first, body = offer_of([1.0] * 4, LAYOUT, client_id=CLIENT, base_version=VERSION, task_version="1")
+    good = encode(first, body)
+    door.say(sealed(TOPICS.update(CLIENT), good, 1, keys_of(CLIENT).sign) if door.signed else good)
+    assert state.accepted == 1
+    door.answers.clear()
+    if step <= _index("revoked"):
+        (tmp_path / "revoked").write_text(f"{CLIENT}\n")
+    before, rejected, later = seen(state), Counter(state.rejected), Counter(state.later)
+
+    payload = payload_of(step)
+    door.say(payload)
+
+    assert seen(state) == before
+    counted = (Counter(state.rejected) - rejected, Counter(state.later) - later)
+    assert counted == ((Counter(), Counter([name])) if name in ("quota", "rate") else (Counter([name]), Counter()))
+    if name in NO_ANSWER and step <= _index("schema"):
+        assert door.answers == []
+        return
+    (answer,) = door.answers
+    assert answer.reason == name
+    if isinstance(answer, Later):
+        assert 1.0 <= answer.seconds <= 3600.0
+    header, _ = decode(payload, type(first))
+    remembered = state.ledger.find(CLIENT, header.update, header.digest)
+    if name in NOT_REMEMBERED:
+        if name != "id_reused":
+            assert remembered is None or remembered.reason == "id_reused"
+    else:
+        assert remembered is not None
+        assert remembered.reason == name
+        # Said again, it has the same verdict, and is not counted again.
+        door.say(payload)
+        assert [again.reason for again in door.answers] == [name, name]
+        assert Counter(state.rejected) - rejected == Counter([name])

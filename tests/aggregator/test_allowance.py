@@ -1,0 +1,157 @@
+"""How often, how many a day, and how long an update may be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedmq.aggregator.allowance import DAY_SECONDS, Allowance, Allowances
+from fedmq.aggregator.buckets import Buckets
+from fedmq.aggregator.clipping import Bound
+from fedmq.aggregator.config import AggregatorSettings
+from fedmq.aggregator.core import AggregatorCore
+from fedmq.aggregator.judged import Judged
+from fedmq.aggregator.sparing import Sparing
+from fedmq.aggregator.store import Store
+from fedmq.schemas.messages import Later, Missing
+from tests.aggregator.small_run import SmallRun, plain_fedbuff
+
+
+def limited(allowance: Allowance | None = None, longest: Bound | None = None) -> SmallRun:
+    run = SmallRun(plain_fedbuff())
+    rules = replace(run.core.rules, allowance=allowance or Allowance(), longest=longest)
+    run.core = AggregatorCore(run.state, run.strategy, rules, run.core.goal)
+    return run
+
+
+def put_off(run: SmallRun, client: str, now: float, **other: object) -> tuple[str, float] | None:
+    answer = run.judge(client, [0.0], now=now, **other)
+    if isinstance(answer, Later):
+        return answer.reason, answer.seconds
+    assert isinstance(answer, Judged)
+    assert answer.verdict == "accepted"
+    return None
+
+
+def test_as_many_come_at_once_as_a_minute_has_and_then_one_after_the_other() -> None:
+    run = limited(Allowance(per_minute=3.0))
+    assert [put_off(run, "alice", 100.0) for _ in range(4)] == [None, None, None, ("rate", 20.0)]
+    assert put_off(run, "alice", 110.0) == ("rate", 10.0)
+    assert put_off(run, "bob", 110.0) is None
+    assert put_off(run, "alice", 120.0) is None
+    assert put_off(run, "alice", 120.0) == ("rate", 20.0)
+    assert put_off(run, "alice", 1000.0) is None
+
+
+def test_what_is_refused_takes_nothing_from_the_rate() -> None:
+    run = limited(Allowance(per_minute=1.0))
+    for _ in range(3):
+        judged = run.judge("alice", [float("nan")], now=1.0)
+        assert isinstance(judged, Judged)
+        assert judged.reason == "not_finite"
+    assert put_off(run, "alice", 1.0) is None
+    assert put_off(run, "alice", 1.0) == ("rate", 60.0)
+
+
+def test_who_has_to_wait_is_not_asked_for_bytes() -> None:
+    run = limited(Allowance(per_minute=1.0))
+    assert put_off(run, "alice", 1.0) is None
+    answer = run.judge("alice", [], now=2.0, size=4)
+    assert isinstance(answer, Later)
+    assert isinstance(run.judge("alice", [], now=100.0, size=4), Missing)
+
+
+def test_a_day_of_the_run_has_so_many_and_the_next_as_many_again() -> None:
+    run = limited(Allowance(per_day=2))
+    assert [put_off(run, "alice", 10.0) for _ in range(3)] == [None, None, ("quota", 3600.0)]
+    assert put_off(run, "bob", 10.0) is None
+    assert put_off(run, "alice", DAY_SECONDS - 60.0) == ("quota", 60.0)
+    assert put_off(run, "alice", DAY_SECONDS) is None
+    assert run.state.allowances.today == (1, {"alice": 1})
+
+
+def test_what_a_client_had_today_outlives_a_restart(tmp_path: Path) -> None:
+    run = limited(Allowance(per_day=1))
+    assert put_off(run, "alice", 10.0) is None
+    run.state.later["quota"] += 5
+    store = Store(tmp_path, "f")
+    store.commit(run.state, run.core.take())
+    store.close()
+    store = Store(tmp_path, "f")
+    state = store.load(run.layout)
+    store.close()
+    assert state is not None
+    assert state.later == {"quota": 5}
+    assert state.allowances.wait(Allowance(per_day=1), "alice", 20.0) == ("quota", 3600.0)
+    assert state.allowances.wait(Allowance(per_day=1), "bob", 20.0) is None
+
+
+def test_without_limits_nothing_is_remembered() -> None:
+    run = limited()
+    assert put_off(run, "alice", 10.0) is None
+    assert run.state.allowances.today == (0, {})
+    assert Allowances().wait(Allowance(), "alice", 0.0) is None
+
+
+def reason_of(run: SmallRun, client: str, length: float) -> str | None:
+    answer = run.judge(client, [length])
+    assert isinstance(answer, Judged)
+    return answer.reason
+
+
+def test_what_is_longer_than_a_fixed_norm_is_refused_for_good() -> None:
+    run = limited(longest=Bound(norm=2.0))
+    assert [reason_of(run, "alice", length) for length in (2.0, -2.0, 2.1, -1e10)] == [
+        None, None, "norm_bound", "norm_bound",
+    ]  # fmt: skip
+    assert run.weights == [0.0]
+    assert run.state.norms.newest == {}
+
+
+def test_the_median_binds_when_three_clients_are_known_and_each_counts_once() -> None:
+    run = limited(longest=Bound(medians=10.0))
+    assert [reason_of(run, name, length) for name, length in (("alice", 1.0), ("mallory", 1e6), ("bob", 1.0))] == [
+        None
+    ] * 3
+    assert [reason_of(run, "mallory", 1e6) for _ in range(50)] == ["norm_bound"] * 50
+    assert reason_of(run, "carol", 9.0) is None
+    assert run.state.norms.newest["mallory"] == pytest.approx(1e6)
+
+
+def test_a_first_client_with_tiny_norms_does_not_shut_the_others_out() -> None:
+    run = limited(longest=Bound(medians=10.0))
+    for name in ("mallory", "eve"):
+        assert reason_of(run, name, 1e-9) is None
+    names = ("alice", "bob", "carol", "dave")
+    first = [reason_of(run, name, 1.0) for name in names]
+    assert first[0] == "norm_bound"
+    assert [reason_of(run, name, 1.0) for name in names] == [None] * 4
+
+
+def test_two_bounds_at_once_or_none_above_zero_are_an_error() -> None:
+    assert AggregatorSettings().longest() is None
+    assert AggregatorSettings(max_medians=3.0).longest() == Bound(medians=3.0)
+    with pytest.raises(ValueError, match="max_norm and max_medians are both given, expected one of them"):
+        AggregatorSettings(max_norm=1.0, max_medians=2.0)
+    with pytest.raises(ValueError, match=r"max_norm = -1\.0, expected more than 0"):
+        AggregatorSettings(max_norm=-1.0)
+
+
+def test_buckets_forget_who_is_full() -> None:
+    buckets = Buckets(1.0, 2.0)
+    for number in range(100_000):
+        buckets.take(f"client-{number}", number / 1000)
+    assert len(buckets) < 5000
+    assert buckets.seconds("client-99999", 99.999) == 0.0
+    assert [buckets.taken("client-99999", 99.999) for _ in range(2)] == [True, False]
+    assert buckets.seconds("client-99999", 99.999) == 1.0
+
+
+def test_of_a_thousand_lines_about_one_thing_few_are_written_and_the_rest_is_counted() -> None:
+    sparing = Sparing()
+    written = [left_out for second in range(1000) if (left_out := sparing.line("mallory", second / 10)) is not None]
+    assert len(written) == 20 + 9
+    assert sum(written) + len(written) > 900
+    assert sparing.line("alice", 100.0) == 0
