@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fedmq.aggregator.allowance import Allowance
 from fedmq.aggregator.clipping import Bound
 from fedmq.aggregator.folding import LARGEST, is_bounded
+from fedmq.aggregator.quarantine import QuarantineRule
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.layout import Layout, Vector
@@ -32,6 +33,7 @@ class Rules:
         max_staleness: in versions; None for no bound.
         longest: the bound on the norm of an update's delta; None for none.
         allowance: how many updates of each client may count.
+        quarantine: for clients that send what no honest one does; None for none.
 
     """
 
@@ -41,6 +43,7 @@ class Rules:
     max_staleness: int | None = None
     longest: Bound | None = None
     allowance: Allowance = field(default_factory=Allowance)
+    quarantine: QuarantineRule | None = None
 
     @property
     def most_bytes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from fedmq.aggregator.quarantine import Held
 from fedmq.aggregator.state import State
 from fedmq.schemas.errors import LaterReason, Reason
 from fedmq.schemas.layout import Layout, Vector
@@ -30,6 +31,7 @@ class Committed:
     accepted: int
     rejected: dict[Reason, int]
     later: dict[LaterReason, int]
+    quarantine: dict[str, Held]
     mean_staleness: float
     buffer_size: int
     buffered: int
@@ -49,6 +51,7 @@ class Committed:
             accepted=state.accepted,
             rejected=dict(state.rejected),
             later=dict(state.later),
+            quarantine=dict(state.quarantine.held),
             mean_staleness=state.mean_staleness,
             buffer_size=state.tempo.buffer_size,
             buffered=len(state.buffer.updates),

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from fedmq.aggregator.allowance import Allowance
 from fedmq.aggregator.clipping import Bound, bound_of
 from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.quarantine import QuarantineRule
 from fedmq.aggregator.staleness import StalenessName, staleness_named
 from fedmq.aggregator.strategies import STRATEGIES, Strategy
 from fedmq.schemas.errors import ConfigError
@@ -24,6 +25,9 @@ def _whole(name: str) -> str:
         raise ValueError("found 'top_k', which would leave out most of the model; it is a codec for updates")
     return name
 
+
+# On a broker without rules, anybody could bring another client there. What is signed is nobody else's.
+_OFFENCES_WHEN_SIGNED = 20
 
 SnapshotCodec = Annotated[CodecName, AfterValidator(_whole)]
 
@@ -50,6 +54,13 @@ class AggregatorSettings(BaseModel):
     client_updates_per_day: int | None = Field(
         None, ge=1, description="accepted updates of each client within a day of the run; what is more waits"
     )
+    quarantine_after: int | None = Field(
+        None,
+        ge=0,
+        description="hostile messages within about ten minutes, after which a client is not listened to; 0 for never."
+        " By default 20 where messages are signed, else never",
+    )
+    quarantine_seconds: float = Field(3600.0, gt=0, le=1e9, description="how long it is not listened to")
     revoked_file: Path | None = Field(None, description="ids of devices that are out, one a line; `fedmq provision`'s")
     goal: Goal = Field(default_factory=Goal, description="when the run is finished")
 
@@ -109,6 +120,11 @@ class AggregatorSettings(BaseModel):
     def longest(self) -> Bound | None:
         """The bound on the norm of an update; raises ConfigError as `build_strategy`."""
         return bound_of("", "max", self.max_norm, self.max_medians)
+
+    def quarantine(self, *, signed: bool) -> QuarantineRule | None:
+        """For clients that send what no honest one does, in a federation whose messages are signed or not."""
+        after = (_OFFENCES_WHEN_SIGNED if signed else 0) if self.quarantine_after is None else self.quarantine_after
+        return QuarantineRule(after, self.quarantine_seconds) if after else None
 
     def allowance(self) -> Allowance:
         """What each client has."""

@@ -22,7 +22,7 @@ from fedmq.aggregator.kept_updates import KeptUpdates, kept_updates
 from fedmq.aggregator.slots import UNKNOWN_SECONDS, seconds_until_a_slot, taken
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.strategies.strategy import Arrival, Strategy
-from fedmq.schemas.errors import LaterReason, ProtocolError
+from fedmq.schemas.errors import LaterReason, ProtocolError, Reason
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Later, Metrics, Missing, Offer
 
@@ -90,7 +90,7 @@ class AggregatorCore:
         """
         if offer.client_id != client_id:
             detail = f"the offer names client {offer.client_id!r}, its topic {client_id!r}"
-            return self._refuse(offer, ProtocolError("wrong_client", detail))
+            return self._refuse(client_id, offer, ProtocolError("wrong_client", detail), now)
         known = self.state.ledger.find(client_id, offer.update, offer.digest)
         if known is not None:
             if known.reason in ("id_reused", "expired"):  # never entered in the ledger, so counted here
@@ -111,7 +111,7 @@ class AggregatorCore:
                 return _later(offer, *wait)
             judged = self._accept(client_id, offer, admitted, now)
         except ProtocolError as refusal:
-            judged = self._refuse(offer, refusal)
+            judged = self._refuse(client_id, offer, refusal, now)
         self._remember(client_id, offer.digest, judged)
         self._close_if_due(now)
         return judged
@@ -121,9 +121,15 @@ class AggregatorCore:
         known = self.state.ledger.find(client_id, offer.update, offer.digest)
         if known is not None:
             return known
-        judged = self._refuse(offer, refusal)
+        judged = self._refuse(client_id, offer, refusal, None)
         self._remember(client_id, offer.digest, judged)
         return judged
+
+    def unreadable(self, client_id: str | None, reason: Reason, now: float, times: int) -> bool:
+        """Messages that have no verdict, since there is nothing to name; whether their client is in quarantine now."""
+        self.state.rejected[reason] += times
+        quarantine = self.state.quarantine
+        return client_id is not None and quarantine.offence(self.rules.quarantine, client_id, reason, now, times)
 
     def presence(self, client_id: str, online: bool, now: float) -> None:
         """A client came or went; only a cohort minds."""
@@ -234,8 +240,10 @@ class AggregatorCore:
             self.news.scored.add(client_id)
         return Judged(update, None, "", state.version, staleness, short(offer.digest))
 
-    def _refuse(self, offer: Offer, refusal: ProtocolError) -> Judged:
+    def _refuse(self, client_id: str, offer: Offer, refusal: ProtocolError, now: float | None) -> Judged:
         self.state.rejected[refusal.reason] += 1
+        if now is not None:
+            self.state.quarantine.offence(self.rules.quarantine, client_id, refusal.reason, now)
         self.judged += 1
         return Judged(offer.update, refusal.reason, str(refusal)[:_DETAIL], digest=short(offer.digest))
 

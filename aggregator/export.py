@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ def read_run(folder: Path) -> Run:
         except (sqlite3.Error, SafetensorError, OSError, KeyError, TypeError) as error:
             raise StoreError(f"run folder {folder}: it cannot be read: {error}") from error
     raise AssertionError("unreachable")
+
+
+def read_figures(folder: Path) -> dict[str, Any]:
+    """The totals of the run in this folder, without its weights; errors as for `read_run`."""
+    path = folder / "run.sqlite"
+    if not path.is_file():
+        raise StoreError(f"run folder {folder}: there is no run in it; give the aggregator's folder")
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            row = database.execute("SELECT value FROM state WHERE key = 'state'").fetchone()
+    except sqlite3.Error as error:
+        raise StoreError(f"run folder {folder}: it cannot be read: {error}") from error
+    return dict(json.loads(row[0])) if row else {}
 
 
 def _read(folder: Path, path: Path) -> Run:

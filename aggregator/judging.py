@@ -60,6 +60,10 @@ class Judging:
         client_id = next(iter(self._waiting))
         return client_id, self._waiting.pop(client_id)
 
+    def drop(self, client_id: str) -> None:
+        """What this client has waiting is not judged."""
+        self._waiting.pop(client_id, None)
+
     def clear(self) -> None:
         """Whoever waits will offer again."""
         self._waiting.clear()

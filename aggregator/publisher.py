@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from fedmq.aggregator.snapshots import Snapshots
 from fedmq.schemas.codecs import Codec
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Vector
-from fedmq.schemas.messages import Head, LayoutNotice, Metrics, Need, Progress
+from fedmq.schemas.messages import Head, LayoutNotice, Metrics, Need, Progress, Quarantined
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
@@ -68,6 +69,7 @@ class Publisher:
         self._progress_at = float("-inf")
         self._rates: deque[tuple[float, int]] = deque()
         self._measured: tuple[int, Metrics] | None = None
+        self._epoch: float | None = None  # when the run's seconds began, for people
         self._heard: OrderedDict[str, None] = OrderedDict()
 
     @property
@@ -255,11 +257,19 @@ class Publisher:
             aggregator=self._measured[1] if self._measured else None,
             aggregator_version=self._measured[0] if self._measured else None,
             clients=tuple(self._heard),
+            quarantine=tuple(self._quarantined(committed, now)),
             uplink_bytes=committed.uplink_bytes,
         )
         self._progress_at = now
         if progress != self._progress and self._link.publish(self._topics.progress, encode(progress), retain=True):
             self._progress = progress
+
+    def _quarantined(self, committed: Committed, now: float) -> Iterator[Quarantined]:
+        if self._epoch is None:  # once, so that what is shown stays the same
+            self._epoch = time.time() - now
+        for client_id, held in list(committed.quarantine.items())[-_CLIENTS:]:
+            since, until = (max(0, int(self._epoch + seconds)) for seconds in (held.since, held.until))
+            yield Quarantined(client_id=client_id, reason=held.reason, since=since, until=until)
 
 
 def _look(version: int, finished: str | None) -> tuple[int, str]:

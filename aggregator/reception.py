@@ -9,14 +9,17 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from fedmq.aggregator.aside import LARGE_BYTES
+from fedmq.aggregator.buckets import Buckets
 from fedmq.aggregator.commits import Commits
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.disk_fault import DiskFault
 from fedmq.aggregator.gate import Gate
 from fedmq.aggregator.judging import Answer, Judging
 from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.replies import Replies
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.sparing import Sparing
@@ -33,6 +36,8 @@ __all__ = ["Reception"]
 
 log = logging.getLogger("fedmq.aggregator")
 
+_HELD_ANSWERS = 10  # to a client in quarantine at once, and one a second from then on
+_LONGEST_HELD_SECONDS = 300.0  # until a client in quarantine offers again
 _HELD_SECONDS = 1.0  # until an update is offered again while a huge buffer is written
 
 
@@ -50,6 +55,7 @@ class Reception:
         publisher: asked for parts of snapshots, and what shows who was heard.
         transfers: takes updates that come in parts; None for links on which any message fits.
         revoked: devices that are out.
+        releases: clients that somebody lets out of quarantine.
         most_bytes: of a message; None for what the link takes.
         step: called after each step of what happens to an update, with its name.
         now: seconds of the run.
@@ -72,6 +78,7 @@ class Reception:
         publisher: Publisher,
         transfers: Transfers | None,
         revoked: Revoked,
+        releases: Releases,
         most_bytes: int | None,
         step: Step,
         now: Callable[[], float],
@@ -87,9 +94,14 @@ class Reception:
         self._publisher = publisher
         self._transfers = transfers
         self._revoked = revoked
+        self._releases = releases
+        self._released: list[str] = []  # who is out, and no commit with that is done
+        self._releasing: list[str] = []  # those in the commit that is being written
         self._most_bytes = most_bytes or sys.maxsize
         self._sparing = Sparing()
-        self._uncounted: Counter[Reason] = Counter()  # refusals; the state may be a thread's when there is one
+        # Refusals, by client and reason: the state may be a thread's when there is one.
+        self._uncounted: Counter[tuple[str | None, Reason]] = Counter()
+        self._held_answers = Buckets(1.0, _HELD_ANSWERS)
         self._unread = ""  # why the list of the revoked could not be read last
         self._out: frozenset[str] = frozenset()
         self._judging = Judging(link.wake)
@@ -127,16 +139,17 @@ class Reception:
             client_id = topic[len(self._updates) :]
             if not is_id(client_id):
                 raise ProtocolError("malformed", f"{client_id[:80]!r} is no client id")
-            if len(message.payload) > self._most_bytes:
-                raise ProtocolError(
-                    "too_large", f"a message of {len(message.payload)} bytes, at most {self._most_bytes}"
-                )
-            self._told(client_id, message)
+            if client_id in self.core.state.quarantine.held:
+                self._hold_off(client_id, message)
+            else:
+                self._told(client_id, message)
             return True
         client_id_of_status = self._topics.sender(topic)
         if client_id_of_status is None:
             return False
-        if self._judging.busy:
+        if client_id_of_status in self.core.state.quarantine.held:
+            self.core.state.later["quarantine"] += 1
+        elif self._judging.busy:
             self._statuses.append(message)
         elif message.payload:
             status, _ = decode(message.payload, ClientStatus)
@@ -157,8 +170,11 @@ class Reception:
             self._no_room(done.client_id, done.offer.update, done.answer)
         elif done is not None:
             self._verdict(done.client_id, done.offer, done.answer, done.before, self._now())
-        self.core.state.rejected.update(self._uncounted)
-        self._uncounted.clear()
+        if self._uncounted:
+            uncounted, self._uncounted = self._uncounted, Counter()
+            for (client_id, reason), times in uncounted.items():
+                if self.core.unreadable(client_id, reason, self._now(), times) and client_id is not None:
+                    self._shut_out(client_id)
         statuses, self._statuses = self._statuses, []
         for message in statuses:
             try:
@@ -169,7 +185,7 @@ class Reception:
 
     def unreadable(self, topic: str, error: ProtocolError) -> None:
         """A message that cannot be read: it has no answer, since there is nothing in it that one could name."""
-        self._uncounted[error.reason] += 1
+        self._uncounted[self._topics.sender(topic), error.reason] += 1
         if (left_out := self._sparing.line(topic, self._now())) is not None:
             log.warning("ignored topic=%s reason=%s detail=%r left_out=%d", topic, error.reason, str(error), left_out)
 
@@ -181,18 +197,23 @@ class Reception:
             self._step("receipt-sent")
 
     def committing(self) -> None:
-        """All verdicts until now are in the commit that begins."""
+        """All that was decided until now is in the commit that begins."""
+        self._releasing = list(self._released)
         if self._transfers is not None:
             self._transfers.committing()
 
     def committed(self) -> None:
         """The commit that had begun is on the disk."""
+        self._releases.done(self._releasing)
+        self._released = [client_id for client_id in self._released if client_id not in self._releasing]
+        self._releasing = []
         if self._transfers is not None:
             self._transfers.committed()
 
     def forget(self) -> None:
         """The verdicts since the last commit are void: whoever waits for one will offer again."""
         self._judging.clear()
+        self._released, self._releasing = [], []
         if self._transfers is not None:
             self._transfers.forgotten()
 
@@ -213,6 +234,8 @@ class Reception:
 
     def _told(self, client_id: str, message: Message) -> None:
         """A client told something about an update or a snapshot. Raises ProtocolError: it cannot be read."""
+        if len(message.payload) > self._most_bytes:
+            raise ProtocolError("too_large", f"a message of {len(message.payload)} bytes, at most {self._most_bytes}")
         if not self._gate.open:
             self._gate.hold(message)
             return
@@ -226,6 +249,44 @@ class Reception:
             self._take_part(client_id, said, body)
         elif isinstance(said, Need):
             self._publisher.need(client_id, said, self._now())
+
+    def _hold_off(self, client_id: str, message: Message) -> None:
+        """A client in quarantine is told now and then how long it has to wait; nothing else of it is read."""
+        now = self._now()
+        left = self.core.state.quarantine.held[client_id].until - now
+        if self._held_answers.taken(client_id, now):
+            with suppress(ProtocolError):
+                said, _ = decode(message.payload, Offer, Part, Need)
+                if isinstance(said, Offer):
+                    # It may be released at any moment, and is to notice that.
+                    seconds = min(max(left, 1.0), _LONGEST_HELD_SECONDS)
+                    self._reply(client_id, Later(update=said.update, reason="quarantine", seconds=seconds))
+                    return
+        self.core.state.later["quarantine"] += 1
+
+    def _shut_out(self, client_id: str) -> None:
+        """A client has come into quarantine: what is half here of it goes, and no round waits for it."""
+        held, now = self.core.state.quarantine.held[client_id], self._now()
+        log.error("quarantine client=%s reason=%s seconds=%.0f", client_id, held.reason, held.until - held.since)
+        self._judging.drop(client_id)
+        if self._transfers is not None:
+            self._transfers.over(client_id)
+        self.core.presence(client_id, False, now)
+        self._commits.judged(now)
+
+    def let_go(self, now: float) -> None:
+        """Release from quarantine whose time is over, and whom somebody has released; to be called now and then."""
+        if self._judging.busy:
+            return
+        quarantine = self.core.state.quarantine
+        asked = [client_id for client_id in self._releases.asked() if client_id not in self._released]
+        gone = [(client_id, "its time is over") for client_id in quarantine.over(now)]
+        gone += [(client_id, "somebody released it") for client_id in asked if quarantine.release(client_id)]
+        self._released += asked
+        for client_id, why in gone:
+            log.warning("quarantine ended client=%s why=%r", client_id, why)
+        if gone or asked:
+            self._commits.judged(now)
 
     def _outside(self) -> frozenset[str]:
         """Who is revoked."""
@@ -300,6 +361,8 @@ class Reception:
         self._step("judged")
         if answer.reason is not None:
             self._say_rejected(client_id, offer, answer.reason, answer.detail)
+            if client_id in core.state.quarantine.held:
+                self._shut_out(client_id)
 
     def _say_rejected(self, client_id: str, offer: Offer, reason: Reason, detail: str) -> None:
         if (left_out := self._sparing.line(client_id, self._now())) is not None:

@@ -21,6 +21,7 @@ from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.gate import Gate, PresenceState
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.reception import Reception
+from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
@@ -37,6 +38,7 @@ __all__ = ["AggregatorService", "Ending"]
 log = logging.getLogger("fedmq.aggregator")
 
 _TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing that they do is finer than that
+_LOOK_SECONDS = 1.0  # between two looks for who leaves the quarantine
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that follows it ends within five
 
@@ -63,6 +65,7 @@ class AggregatorService:
         transfers: takes updates that come in parts; None for links on which any message fits.
         revoked: devices that are out; nobody if None.
         let_in: called when it may take updates, in every connection; whether what the broker shows may stay there.
+        releases: clients that somebody lets out of quarantine; nobody if None.
         most_message_bytes: that clients may send at once; None for what the link takes.
         reload: a core that goes on from the last commit, for when the disk failed; without it a failure is the end.
         evaluator: the aggregator's own evaluation.
@@ -88,6 +91,7 @@ class AggregatorService:
         transfers: Transfers | None = None,
         revoked: Revoked | None = None,
         let_in: Callable[[], bool] = lambda: True,
+        releases: Releases | None = None,
         most_message_bytes: int | None = None,
         reload: Callable[[], AggregatorCore] | None = None,
         evaluator: Evaluator | None = None,
@@ -113,8 +117,10 @@ class AggregatorService:
         self._reception = Reception(
             link=link, topics=topics, core=core, incarnation=incarnation, gate=self._gate, commits=self._commits,
             disk=self._disk, publisher=publisher, transfers=transfers, revoked=revoked or Revoked(None),
+            releases=releases or Releases(None),
             most_bytes=most_message_bytes, step=step, now=self.now,
         )  # fmt: skip
+        self._look_at = 0.0  # for who leaves the quarantine
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
         self._commit(self.now())
@@ -156,6 +162,9 @@ class AggregatorService:
             if not self._reception.judged() or self._disk.why is not None:
                 return
             core.tick(now)
+            if now >= self._look_at:
+                self._look_at = now + _LOOK_SECONDS
+                self._reception.let_go(now)
             self._evaluations.take(core, now)
             self._tell(commits.take(0.0))
             wanted = self._publisher.due(core.state.version, core.state.finished, now)

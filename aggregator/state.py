@@ -9,6 +9,7 @@ from fedmq.aggregator.allowance import Allowances
 from fedmq.aggregator.buffer import Buffer, Folded
 from fedmq.aggregator.clipping import Norms
 from fedmq.aggregator.ledger import Ledger
+from fedmq.aggregator.quarantine import Quarantine
 from fedmq.aggregator.scores import Scores
 from fedmq.aggregator.tempo import Tempo
 from fedmq.schemas.errors import LaterReason, Reason
@@ -73,6 +74,7 @@ class State:
         tempo: buffer size, timer and what they follow.
         scores: what devices measured.
         norms: of updates, if a bound follows them.
+        quarantine: clients that are not listened to.
         allowances: how many updates of each client have counted, where that is bounded.
         bases: for strategies that mix: version -> weights as devices received them, the last few.
         accepted, rejected: updates, ever; rejections by reason, messages that could not be read among them.
@@ -95,6 +97,7 @@ class State:
     tempo: Tempo = field(default_factory=Tempo)
     scores: Scores = field(default_factory=Scores)
     norms: Norms = field(default_factory=Norms)
+    quarantine: Quarantine = field(default_factory=Quarantine)
     allowances: Allowances = field(default_factory=Allowances)
     bases: dict[int, Vector] = field(default_factory=dict)
     accepted: int = 0

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from fedmq.aggregator.buffer import Folded
 from fedmq.aggregator.ledger_rows import SCHEMA, LedgerRows, Statement
+from fedmq.aggregator.quarantine import Held
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.tempo import Tempo
 from fedmq.schemas.messages import Evaluation
@@ -128,6 +129,9 @@ class Tables:
         state.rejected, state.later = Counter(saved["rejected"]), Counter(saved.get("later", {}))
         day, counts = saved.get("today", (0, {}))
         state.allowances.today = day, counts
+        quarantine = saved.get("quarantine", {"held": {}, "suspects": {}})
+        state.quarantine.held = {client: Held(*held) for client, held in quarantine["held"].items()}
+        state.quarantine.suspects = {client: (points, at) for client, (points, at) in quarantine["suspects"].items()}
         state.norms.newest = dict(saved.get("norms", []))
         state.tempo = self._tempo(saved["tempo"])
         buffer = saved["buffer"]
@@ -162,6 +166,7 @@ def _figures(state: State) -> dict[str, Any]:
         "rejected": dict(state.rejected),
         "later": dict(state.later),
         "today": state.allowances.today,
+        "quarantine": {"held": state.quarantine.held, "suspects": state.quarantine.suspects},
         "staleness_sum": state.staleness_sum,
         "uplink_bytes": state.uplink_bytes,
         "seconds": state.seconds,

@@ -19,6 +19,7 @@ from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
 from fedmq.aggregator.export import read_run
 from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
@@ -186,7 +187,7 @@ class Aggregator:
 
     def _build(self, plan: Plan, state: State, replaces: frozenset[str] | None) -> AggregatorService:
         settings = self.settings
-        codec = codec_named(settings.aggregator.snapshot_codec)
+        codec, keys = codec_named(settings.aggregator.snapshot_codec), aggregator_keys(settings.signing)
         versions = settings.aggregator.task_versions
         rules = Rules(
             state.run,
@@ -195,12 +196,13 @@ class Aggregator:
             plan.max_staleness,
             settings.aggregator.longest(),
             settings.aggregator.allowance(),
+            settings.aggregator.quarantine(signed=keys is not None),
         )
         room = spool_bytes(settings.aggregator.spool_bytes, rules.most_bytes)
         topics = Topics(settings.federation)
         incarnation = os.urandom(16).hex()
         gone = AggregatorPresence(state="offline", run=state.run, incarnation=incarnation, version=state.version)
-        farewell, keys, session = encode(gone), aggregator_keys(settings.signing), 0
+        farewell, session = encode(gone), 0
         if keys is not None:
             session = next_session(settings.run_folder / "session")
             farewell = sealed(topics.aggregator, farewell, session, keys.sign)
@@ -240,6 +242,7 @@ class Aggregator:
             transfers=self._transfers,
             revoked=Revoked(settings.aggregator.revoked_file),
             let_in=let_in,
+            releases=Releases(settings.run_folder),
             most_message_bytes=most_message_bytes(settings.broker),
             reload=reload,
             evaluator=ThreadEvaluator(evaluate, link.wake) if evaluate else None,

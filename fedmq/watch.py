@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from types import TracebackType
 from typing import Self
 
 from fedmq.connect import mqtt_link
 from fedmq.keys import watch_keys
 from fedmq.schemas.errors import ProtocolError
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
 from fedmq.schemas.signing import opened
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode
@@ -116,7 +117,9 @@ class Watch:
         """Everything, or one client, as JSON."""
         clients = {name: status.model_dump() for name, status in sorted(self.clients.items())}
         if client_id is not None:
-            return json.dumps(clients.get(client_id))
+            held = self._held(client_id)
+            known = clients.get(client_id)
+            return json.dumps(known if held is None else (known or {}) | {"quarantine": held.model_dump()})
         run = {"aggregator": self.aggregator, "progress": self.progress}
         return json.dumps(
             {key: value.model_dump() if value else None for key, value in run.items()}
@@ -128,7 +131,9 @@ class Watch:
         if client_id is not None:
             status = self.clients.get(client_id)
             fields = status.model_dump(exclude={"protocol", "kind", "client_id"}) if status else {}
-            return "\n".join([client_id, *(f"  {key:<15} {value}" for key, value in fields.items())]) if status else ""
+            lines = [client_id, *(f"  {key:<15} {value}" for key, value in fields.items())] if status else []
+            held = self._held(client_id)
+            return "\n".join(lines + ([_quarantined(held)] if held else []))
         lines = []
         if self.refused:
             lines.append(
@@ -154,6 +159,7 @@ class Watch:
                 means = ", ".join(f"{name} {value:.4f}" for name, value in progress.aggregator.items())
                 lines.append(f"aggregator's own, version {progress.aggregator_version}: {means}")
             lines += [f"rejected {count}: {reason}" for reason, count in progress.rejected.items()]
+            lines += [_quarantined(one) for one in progress.quarantine]
             lines += [f"put off {count}: {reason}" for reason, count in progress.later.items()]
         if self.clients:
             lines.append(
@@ -171,6 +177,10 @@ class Watch:
     def _session(self, message: Message) -> int:
         signed = opened(message.topic, message.payload) if self._signed is not None else None
         return signed.session if signed is not None else 0
+
+    def _held(self, client_id: str) -> Quarantined | None:
+        held = self.progress.quarantine if self.progress else ()
+        return next((one for one in held if one.client_id == client_id), None)
 
     def _take(self, message: Message) -> bool:
         if not message.payload:
@@ -197,3 +207,8 @@ class Watch:
                 status = known.model_copy(update={"state": "offline"})
             self.clients[client_id] = status
         return True
+
+
+def _quarantined(one: Quarantined) -> str:
+    since, until = (time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (one.since, one.until))
+    return f"in quarantine: {one.client_id} ({one.reason}), since {since}, until {until}"

@@ -30,6 +30,7 @@ __all__ = [
     "Part",
     "Progress",
     "ProtocolMessage",
+    "Quarantined",
     "Receipt",
     "Reply",
     "SnapshotPart",
@@ -302,6 +303,21 @@ class DeviceEvaluation(_Record):
     spread: Metrics
 
 
+class Quarantined(_Record):
+    """A client that the aggregator does not listen to.
+
+    Attributes:
+        reason: of the last of what it did.
+        since, until: seconds since 1970 by the aggregator's clock.
+
+    """
+
+    client_id: Id
+    reason: Reason
+    since: Count
+    until: Count
+
+
 class Progress(ProtocolMessage):
     """`progress`, retained: the committed state, for any MQTT tool to watch.
 
@@ -315,6 +331,7 @@ class Progress(ProtocolMessage):
         devices: over each device's newest evaluation; `devices_version` is the newest version that any measured.
         aggregator: what the aggregator measured itself, of `aggregator_version`.
         clients: the ids heard last, at most 100.
+        quarantine: clients that are not listened to, at most 100.
         uplink_bytes: of accepted updates, encoded.
 
     """
@@ -337,4 +354,5 @@ class Progress(ProtocolMessage):
     aggregator: Metrics | None = None
     aggregator_version: Count | None = None
     clients: Annotated[tuple[Id, ...], Field(max_length=100)] = ()
+    quarantine: Annotated[tuple[Quarantined, ...], Field(max_length=100)] = ()
     uplink_bytes: Count = 0

@@ -23,6 +23,7 @@ COMMANDS = {
     "client": ("client", "run one device of a federation"),
     "status": ("status", "show what a federation is doing"),
     "stop": ("stop", "stop the aggregator on this machine"),
+    "release": ("release", "let a client out of quarantine, on this machine"),
     "export": ("export", "write a run's newest weights to a file"),
 }
 

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
             f"run folder {folder}: no aggregator has worked there; is it the right federation?"
         ) from error
     with lock:
-        if _free(lock.fileno()):
+        if is_free(lock.fileno()):
             print(f"no aggregator works in {folder}")
             return 0
         process = int(lock.read() or 0)
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             raise StoreError(f"run folder {folder}: its lock does not say which process holds it; stop that by hand")
         os.kill(process, signal.SIGTERM)
         deadline = time.monotonic() + _SECONDS
-        while not _free(lock.fileno()):
+        while not is_free(lock.fileno()):
             if time.monotonic() > deadline:
                 raise StoreError(f"aggregator (process {process}) has not stopped within {_SECONDS:g} s; see its log")
             time.sleep(0.05)
@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _free(descriptor: int) -> bool:
+def is_free(descriptor: int) -> bool:
+    """Whether no aggregator holds this lock, which is that of its run folder."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
