@@ -23,11 +23,11 @@ _CLIENTS = 101  # whose newest norms the median is taken over
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """On the Euclidean norm of an update's parameter delta.
+    """On the Euclidean norm of an update's parameter delta; of two, the smaller one.
 
     Attributes:
-        norm: itself; None if it follows the median.
-        medians: how many medians; None if it is fixed.
+        norm: a fixed one; None for none.
+        medians: one that is so many medians; None for none.
 
     """
 
@@ -36,7 +36,9 @@ class Bound:
 
 
 def clip_of(strategy: str, clip_norm: float | None, clip_medians: float | None) -> Bound | None:
-    """The bound of a strategy's two settings, see `bound_of`."""
+    """The bound of a strategy's two settings, see `bound_of`; ConfigError if both are given."""
+    if clip_norm is not None and clip_medians is not None:
+        raise ConfigError(f"strategy {strategy!r}: clip_norm and clip_medians are both given, expected one of them")
     return bound_of(f"strategy {strategy!r}: ", "clip", clip_norm, clip_medians)
 
 
@@ -44,11 +46,9 @@ def bound_of(where: str, name: str, norm: float | None, medians: float | None) -
     """The bound of two settings, `{name}_norm` and `{name}_medians`; None without any.
 
     Raises:
-        ConfigError: both are given, or one that is not more than 0.
+        ConfigError: one is not more than 0.
 
     """
-    if norm is not None and medians is not None:
-        raise ConfigError(f"{where}{name}_norm and {name}_medians are both given, expected one of them")
     for key, value in ((f"{name}_norm", norm), (f"{name}_medians", medians)):
         if value is not None and not value > 0:
             raise ConfigError(f"{where}{key} = {value}, expected more than 0")
@@ -78,12 +78,12 @@ class Norms:
             clients: with fewer than so many in it, a median says nothing.
 
         """
+        fixed = math.inf if bound.norm is None else bound.norm
         if bound.medians is None:
-            assert bound.norm is not None
-            return bound.norm
+            return fixed
         others = [known for client, known in self.newest.items() if client != client_id]
         norms = [*others[-(_CLIENTS - 1) :], found]
-        return bound.medians * median_low(norms) if len(norms) >= clients else math.inf
+        return min(fixed, bound.medians * median_low(norms)) if len(norms) >= clients else fixed
 
     def scale(self, bound: Bound, client_id: str, found: float) -> float:
         """What the delta of an update of this norm is to be multiplied by, at most 1.

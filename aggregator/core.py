@@ -60,6 +60,8 @@ class AggregatorCore:
         self.cohort = CohortState()
         self.news = News()
         self.judged = 0
+        bounds = (rules.longest, strategy.clip)
+        self._follows_norms = any(bound is not None and bound.medians is not None for bound in bounds)
         self._kept: KeptUpdates | None = None
         self._own_metrics: Metrics | None = None
         self._last_accepted: float | None = None
@@ -204,7 +206,7 @@ class AggregatorCore:
         return _Admitted([(0, vector)], found)
 
     def _count_norm(self, client_id: str, found: float) -> None:
-        if any(bound is not None and bound.medians is not None for bound in (self.rules.longest, self.strategy.clip)):
+        if self._follows_norms:
             self.state.norms.count(client_id, found)
 
     def _accept(self, client_id: str, offer: Offer, admitted: _Admitted, now: float) -> Judged:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from fedmq.aggregator.aside import LARGE_BYTES
-from fedmq.aggregator.buckets import Buckets
+from fedmq.aggregator.attention import Attention, Wasted
 from fedmq.aggregator.commits import Commits
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.disk_fault import DiskFault
@@ -36,7 +36,7 @@ __all__ = ["Reception"]
 
 log = logging.getLogger("fedmq.aggregator")
 
-_HELD_ANSWERS = 10  # to a client in quarantine at once, and one a second from then on
+_HELD_REST_SECONDS = 1.0  # between two messages of a client in quarantine that are looked at
 _LONGEST_HELD_SECONDS = 300.0  # until a client in quarantine offers again
 _HELD_SECONDS = 1.0  # until an update is offered again while a huge buffer is written
 
@@ -56,6 +56,7 @@ class Reception:
         transfers: takes updates that come in parts; None for links on which any message fits.
         revoked: devices that are out.
         releases: clients that somebody lets out of quarantine.
+        attention: told what leads nowhere.
         most_bytes: of a message; None for what the link takes.
         step: called after each step of what happens to an update, with its name.
         now: seconds of the run.
@@ -79,6 +80,7 @@ class Reception:
         transfers: Transfers | None,
         revoked: Revoked,
         releases: Releases,
+        attention: Attention,
         most_bytes: int | None,
         step: Step,
         now: Callable[[], float],
@@ -99,9 +101,11 @@ class Reception:
         self._releasing: list[str] = []  # those in the commit that is being written
         self._most_bytes = most_bytes or sys.maxsize
         self._sparing = Sparing()
+        self._seldom = Sparing(at_once=1)
+        self._left_out: Counter[str] = Counter()  # messages that were not read, and no line of the log has said so
         # Refusals, by client and reason: the state may be a thread's when there is one.
         self._uncounted: Counter[tuple[str | None, Reason]] = Counter()
-        self._held_answers = Buckets(1.0, _HELD_ANSWERS)
+        self._attention = attention
         self._unread = ""  # why the list of the revoked could not be read last
         self._out: frozenset[str] = frozenset()
         self._judging = Judging(link.wake)
@@ -152,6 +156,7 @@ class Reception:
         elif self._judging.busy:
             self._statuses.append(message)
         elif message.payload:
+            self._attention.wasted(client_id_of_status)
             status, _ = decode(message.payload, ClientStatus)
             self.core.presence(client_id_of_status, status.state == "online", self._now())
         return True
@@ -175,6 +180,9 @@ class Reception:
             for (client_id, reason), times in uncounted.items():
                 if self.core.unreadable(client_id, reason, self._now(), times) and client_id is not None:
                     self._shut_out(client_id)
+        for (client_id, why), times in self._attention.take().items():
+            self.core.state.later[why] += times
+            self._say_unread(client_id, why, times)
         statuses, self._statuses = self._statuses, []
         for message in statuses:
             try:
@@ -185,7 +193,10 @@ class Reception:
 
     def unreadable(self, topic: str, error: ProtocolError) -> None:
         """A message that cannot be read: it has no answer, since there is nothing in it that one could name."""
-        self._uncounted[self._topics.sender(topic), error.reason] += 1
+        client_id = self._topics.sender(topic)
+        self._uncounted[client_id, error.reason] += 1
+        if client_id is not None:
+            self._attention.wasted(client_id)
         if (left_out := self._sparing.line(topic, self._now())) is not None:
             log.warning("ignored topic=%s reason=%s detail=%r left_out=%d", topic, error.reason, str(error), left_out)
 
@@ -240,6 +251,10 @@ class Reception:
             self._gate.hold(message)
             return
         said, body = decode(message.payload, Offer, Part, Need)
+        accepted = self.core.state.accepted
+        useful = (
+            isinstance(said, Part) and self._transfers is not None and self._transfers.lacks(client_id, said, len(body))
+        )
         if client_id in self._outside():
             if isinstance(said, Offer):
                 self._turn_away(client_id, said)
@@ -249,19 +264,22 @@ class Reception:
             self._take_part(client_id, said, body)
         elif isinstance(said, Need):
             self._publisher.need(client_id, said, self._now())
+        if not useful and self.core.state.accepted == accepted:
+            self._attention.wasted(client_id)
 
     def _hold_off(self, client_id: str, message: Message) -> None:
         """A client in quarantine is told now and then how long it has to wait; nothing else of it is read."""
-        now = self._now()
-        left = self.core.state.quarantine.held[client_id].until - now
-        if self._held_answers.taken(client_id, now):
-            with suppress(ProtocolError):
-                said, _ = decode(message.payload, Offer, Part, Need)
-                if isinstance(said, Offer):
-                    # It may be released at any moment, and is to notice that.
-                    seconds = min(max(left, 1.0), _LONGEST_HELD_SECONDS)
-                    self._reply(client_id, Later(update=said.update, reason="quarantine", seconds=seconds))
-                    return
+        left = self.core.state.quarantine.held[client_id].until - self._now()
+        if not self._attention.reads(client_id):
+            return
+        self._attention.rest(client_id, _HELD_REST_SECONDS, "quarantine")
+        with suppress(ProtocolError):
+            said, _ = decode(message.payload, Offer, Part, Need)
+            if isinstance(said, Offer):
+                # It may be released at any moment, and is to notice that.
+                seconds = min(max(left, 1.0), _LONGEST_HELD_SECONDS)
+                self._reply(client_id, Later(update=said.update, reason="quarantine", seconds=seconds))
+                return
         self.core.state.later["quarantine"] += 1
 
     def _shut_out(self, client_id: str) -> None:
@@ -284,9 +302,15 @@ class Reception:
         gone += [(client_id, "somebody released it") for client_id in asked if quarantine.release(client_id)]
         self._released += asked
         for client_id, why in gone:
+            self._attention.again(client_id)
             log.warning("quarantine ended client=%s why=%r", client_id, why)
         if gone or asked:
             self._commits.judged(now)
+
+    def _say_unread(self, client_id: str, why: Wasted, times: int) -> None:
+        self._left_out[client_id] += times
+        if self._seldom.line(client_id, self._now()) is not None:
+            log.warning("not read client=%s reason=%s messages=%d", client_id, why, self._left_out.pop(client_id))
 
     def _outside(self) -> frozenset[str]:
         """Who is revoked."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fedmq.aggregator.attention import Attention
 from fedmq.aggregator.commits import Commits, Done
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.disk_fault import DiskFault
@@ -65,6 +66,7 @@ class AggregatorService:
         transfers: takes updates that come in parts; None for links on which any message fits.
         revoked: devices that are out; nobody if None.
         let_in: called when it may take updates, in every connection; whether what the broker shows may stay there.
+        attention: told which messages led nowhere; the link may ask it. An own one if None.
         releases: clients that somebody lets out of quarantine; nobody if None.
         most_message_bytes: that clients may send at once; None for what the link takes.
         reload: a core that goes on from the last commit, for when the disk failed; without it a failure is the end.
@@ -92,6 +94,7 @@ class AggregatorService:
         revoked: Revoked | None = None,
         let_in: Callable[[], bool] = lambda: True,
         releases: Releases | None = None,
+        attention: Attention | None = None,
         most_message_bytes: int | None = None,
         reload: Callable[[], AggregatorCore] | None = None,
         evaluator: Evaluator | None = None,
@@ -114,10 +117,12 @@ class AggregatorService:
         self._begun = clock() - core.state.seconds
         self._commits = Commits(store, link.wake, self.now)
         self._disk = DiskFault()
+        self._attention = attention or Attention(clock)
         self._reception = Reception(
             link=link, topics=topics, core=core, incarnation=incarnation, gate=self._gate, commits=self._commits,
             disk=self._disk, publisher=publisher, transfers=transfers, revoked=revoked or Revoked(None),
             releases=releases or Releases(None),
+            attention=self._attention,
             most_bytes=most_message_bytes, step=step, now=self.now,
         )  # fmt: skip
         self._look_at = 0.0  # for who leaves the quarantine
@@ -244,6 +249,9 @@ class AggregatorService:
     def refused(self, topic: str, why: str) -> None:
         """A message was not signed as it has to be. It has no verdict: who sent it may be anyone."""
         self._core.state.rejected["signature"] += 1
+        client_id = self._topics.sender(topic)
+        if client_id is not None:
+            self._attention.forged(client_id)
 
     def stop(self, ending: Ending) -> None:
         """Commit if that is soon done, say goodbye, end. What is not committed will be offered again.

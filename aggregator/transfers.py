@@ -143,6 +143,13 @@ class Transfers:
         # Half of the window that its client knows of: a larger one of now it might never fill.
         return transfer.missing(self._window(now)) if transfer.unanswered >= max(1, transfer.window // 2) else None
 
+    def lacks(self, client_id: str, part: Part, size: int) -> bool:
+        """Whether a part of so many bytes brings something that is not here."""
+        transfer = self._transfers.get(client_id)
+        if transfer is None or (transfer.offer.update, transfer.offer.digest) != (part.update, part.digest):
+            return False
+        return transfer.spool is None or bool(transfer.spool.coverage.lacks(part.offset, part.offset + size))
+
     def judged(self, client_id: str, offer: Offer) -> None:
         """An update has its verdict; its bytes stay until that is committed."""
         transfer = self._transfers.get(client_id)

@@ -16,7 +16,7 @@ from fedmq.signing_settings import SigningSettings
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["aggregator_keys", "device_keys", "watch_keys"]
+__all__ = ["aggregator_keys", "device_ids", "device_keys", "watch_keys"]
 
 log = logging.getLogger("fedmq.keys")
 
@@ -71,6 +71,14 @@ def watch_keys(settings: SigningSettings) -> Keys | None:
         raise AssertionError("who only looks signs nothing")
 
     return Keys(sign, verify)
+
+
+def device_ids(settings: SigningSettings) -> Callable[[], frozenset[str]] | None:
+    """What says which devices have keys now; None if nothing is signed. Raises ConfigError as `aggregator_keys`."""
+    if settings.device_keys_file is None:
+        return None
+    devices = _File(settings.device_keys_file, _of_devices)
+    return lambda: frozenset(devices.read())
 
 
 class _File(Generic[T]):

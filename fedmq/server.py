@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.attention import Attention
 from fedmq.aggregator.cohort import plan_of_a_cohort
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
@@ -26,12 +28,13 @@ from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy
 from fedmq.aggregator.transfers import Transfers, spool_bytes
+from fedmq.attentive_link import AttentiveLink
 from fedmq.background import Background
 from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
 from fedmq.connect import most_message_bytes, mqtt_link
 from fedmq.failpoints import crash_points
-from fedmq.keys import aggregator_keys
+from fedmq.keys import aggregator_keys, device_ids
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError, StoreError
 from fedmq.schemas.layout import Layout, Vector
@@ -207,7 +210,9 @@ class Aggregator:
             session = next_session(settings.run_folder / "session")
             farewell = sealed(topics.aggregator, farewell, session, keys.sign)
         will = Will(topics.aggregator, farewell)
+        attention = Attention(time.monotonic)
         link: Link = mqtt_link(settings.broker, f"{settings.federation}-aggregator", will=will, durable=True)
+        link = AttentiveLink(link, topics, attention, device_ids(settings.signing))
         signed: SignedLink | None = None
         at_work: AtWork | None = None
         if keys is not None:
@@ -242,6 +247,7 @@ class Aggregator:
             transfers=self._transfers,
             revoked=Revoked(settings.aggregator.revoked_file),
             let_in=let_in,
+            attention=attention,
             releases=Releases(settings.run_folder),
             most_message_bytes=most_message_bytes(settings.broker),
             reload=reload,

@@ -28,9 +28,10 @@ tls_version tlsv1.2
 
 # A whole packet. Messages of FedMQ are of 120 KiB at most unless it is told otherwise, and larger limits do no good.
 max_packet_size 131072
-max_inflight_messages 20
-# For each client: what is more is dropped, and FedMQ sends it again.
-max_queued_messages 20000
+# So that the aggregator takes what waits for it at once, and not twenty messages at a time.
+max_inflight_messages 200
+# For each client: what is more is dropped, and FedMQ sends it again. What a flood has left here is in everybody's way.
+max_queued_messages 5000
 max_queued_bytes 67108864
 # The longest time that FedMQ lets anyone be silent.
 max_keepalive 1200

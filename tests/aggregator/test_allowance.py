@@ -120,6 +120,14 @@ def test_the_median_binds_when_three_clients_are_known_and_each_counts_once() ->
     assert run.state.norms.newest["mallory"] == pytest.approx(1e6)
 
 
+def test_a_fixed_norm_holds_before_the_median_is_known_and_the_smaller_one_after() -> None:
+    run = limited(longest=Bound(norm=50.0, medians=10.0))
+    assert reason_of(run, "mallory", 1e6) == "norm_bound"
+    assert [reason_of(run, name, 1.0) for name in ("alice", "bob", "carol")] == [None] * 3
+    assert reason_of(run, "mallory", 11.0) == "norm_bound"
+    assert reason_of(run, "mallory", 9.0) is None
+
+
 def test_a_first_client_with_tiny_norms_does_not_shut_the_others_out() -> None:
     run = limited(longest=Bound(medians=10.0))
     for name in ("mallory", "eve"):
@@ -130,11 +138,10 @@ def test_a_first_client_with_tiny_norms_does_not_shut_the_others_out() -> None:
     assert [reason_of(run, name, 1.0) for name in names] == [None] * 4
 
 
-def test_two_bounds_at_once_or_none_above_zero_are_an_error() -> None:
+def test_a_bound_that_is_not_above_zero_is_an_error() -> None:
     assert AggregatorSettings().longest() is None
     assert AggregatorSettings(max_medians=3.0).longest() == Bound(medians=3.0)
-    with pytest.raises(ValueError, match="max_norm and max_medians are both given, expected one of them"):
-        AggregatorSettings(max_norm=1.0, max_medians=2.0)
+    assert AggregatorSettings(max_norm=1.0, max_medians=2.0).longest() == Bound(1.0, 2.0)
     with pytest.raises(ValueError, match=r"max_norm = -1\.0, expected more than 0"):
         AggregatorSettings(max_norm=-1.0)
 

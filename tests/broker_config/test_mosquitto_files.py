@@ -20,8 +20,8 @@ def options(record: Record) -> dict[str, str]:
 def test_every_limit_is_set() -> None:
     found = options(Record(federation="f", memory_bytes=1 << 29))
     assert found["max_packet_size"] == "131072"
-    assert found["max_inflight_messages"] == "20"
-    assert found["max_queued_messages"] == "20000"
+    assert found["max_inflight_messages"] == "200"
+    assert found["max_queued_messages"] == "5000"
     assert found["max_queued_bytes"] == str(64 << 20)
     assert found["max_keepalive"] == "1200"
     assert found["memory_limit"] == str(1 << 29)
