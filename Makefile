@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check chaos hostile-broker parts fuzz fuzz-coverage clean
+.PHONY: demo test check chaos hostile-broker hostile parts fuzz fuzz-coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedmq demo
@@ -34,6 +34,10 @@ fuzz-coverage: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet atheris==3.0.0
 	set -e; for target in messages aggregator aggregator-signed device device-signed broker; do \
 		$(BIN)/python -m tests.fuzz.coverage $$target --inputs 200000; done
+
+# A hostile device beside a provisioned federation, three seeds with and without: about seven minutes.
+hostile: $(VENV)/.dev
+	$(BIN)/python benchmarks/hostile_client.py --json
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
