@@ -20,11 +20,13 @@ from fedmq.edge_client.actions import (
 from fedmq.edge_client.budget import Allowance, Shortage
 from fedmq.edge_client.offers import OFFER_BYTES, Offers, morning
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Reply, UpdateId
+from fedmq.schemas.plan import Plan
 
 __all__ = ["ClientCore"]
 
 _RETRAIN_LONGEST = 3600.0
 _RECEIPT_WAIT = 2.0  # seconds that a device waits for its receipt before it takes a model
+_AHEAD = 1  # updates without a verdict beside which another model is taken: one goes out while one is made
 _FAILURE_AFTER = 5.0  # seconds until a failed training is tried again; doubled each time
 _FAILURE_LONGEST = 600.0
 _ASK_AFTER = 30.0  # seconds until the broker is asked again for what it keeps for everyone; doubled each time
@@ -149,8 +151,7 @@ class ClientCore:
         self._failures = 0
         self._update_bytes = offer.size
         self.offers.add(offer, dropped, now)
-        wait = min(self.training.plan.retrain_after * 2 ** min(self._again, _DOUBLINGS), _RETRAIN_LONGEST)
-        self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
+        self._retrain_later(self.training.plan, now)
         self.training = None
         # A model that has this update in it is worth a moment; an aggregator that does not answer is not waited for.
         self._hold = (offer.update.sequence, now + (_RECEIPT_WAIT if self._aggregator is not None else 0.0))
@@ -201,17 +202,20 @@ class ClientCore:
     def tick(self, now: float) -> list[Action]:
         """Time has passed: what is due."""
         actions = self._heed_the_day(now)
-        if self._hold is not None and now >= self._hold[1]:
+        if self._hold is not None and now >= self._hold[1] and not self._crowded():
             self._hold = None
             actions += self._follow()
         due = self._retrain_at is not None and now >= self._retrain_at and now >= self._not_before
         if self.training is None and self._head is not None and due and self._hold is None and self.paused is None:
-            actions += self._start(self._head)
+            if self._in_vain(self._head):
+                self._retrain_later(self._head.plan, now)
+            else:
+                actions += self._start(self._head)
         if self._asks() and now >= self._ask_at:
             self._ask_later(now)
             actions += [AskPresence()] if self._aggregator is None else []
             actions += self._follow() if self._head is None and self.training is None else []
-        if self._connected and self._aggregator is not None:
+        if self._reached():
             actions += self.offers.due(self.allowance, now)
         return actions
 
@@ -219,8 +223,8 @@ class ClientCore:
         """When `tick` is due even if nothing happens."""
         times = [self._retrain_at] if self.training is None and self._head is not None and self.paused is None else []
         if self._hold is not None:
-            times = [self._hold[1]]
-        if self._connected and self._aggregator is not None:
+            times = [] if self._crowded() else [self._hold[1]]
+        if self._reached():
             times.append(self.offers.deadline())
         if self._asks():
             times.append(self._ask_at)
@@ -253,6 +257,23 @@ class ClientCore:
         if not self.allowance.suffices(uplink=update):
             return Shortage("uplink", update)
         return None if self.allowance.suffices(downlink=model) else Shortage("downlink", model)
+
+    def _reached(self) -> bool:
+        return self._connected and self._aggregator is not None
+
+    def _crowded(self) -> bool:
+        """Whether so many updates are on their way that what came of another model would be old when it counts."""
+        continuous = self._head is not None and self._head.plan.continuous
+        return self._reached() and not continuous and len(self.offers) > _AHEAD
+
+    def _in_vain(self, head: Head) -> bool:
+        """Whether what was learned from this version is still on its way: more of the same would stand behind it."""
+        known = self._trained == (head.run, head.version) and not head.plan.continuous
+        return known and self._reached() and self.offers.any_of(head.run, head.version)
+
+    def _retrain_later(self, plan: Plan, now: float) -> None:
+        wait = min(plan.retrain_after * 2 ** min(self._again, _DOUBLINGS), _RETRAIN_LONGEST)
+        self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
 
     def _start(self, head: Head) -> list[Action]:
         if not self.allowance.suffices(uplink=self._update_bytes + OFFER_BYTES):

@@ -13,6 +13,7 @@ from fedmq.edge_client.actions import Action, Delete, Renew, SendOffer, SendPart
 from fedmq.edge_client.budget import Allowance
 from fedmq.edge_client.upload import Upload
 from fedmq.schemas.messages import Missing, Offer, Receipt, Reply, UpdateId
+from fedmq.schemas.parts import GRAIN
 
 __all__ = ["OFFER_BYTES", "Offers", "morning"]
 
@@ -23,6 +24,8 @@ _OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled eac
 _OFFER_LONGEST = 120.0
 _GREETING = 1.0  # all offers within this many seconds of an aggregator's or a broker's return
 _UNANSWERED = 8  # offers on their way at a time
+_AHEAD_SECONDS = 2.0  # of the link that the parts on their way may take: what is sent behind them waits as long
+_LEAST_PART = 4 * GRAIN
 _MORNING = 600.0  # within so many seconds of a new day everybody goes on: not all at once
 
 
@@ -31,6 +34,7 @@ class _Pending:
     """An update without a verdict, and when to offer it next."""
 
     update: UpdateId
+    base: tuple[str, int]  # run and version that it was trained on
     digest: str
     size: int
     next_at: float
@@ -39,6 +43,7 @@ class _Pending:
     unanswered: bool = False
     crowded: bool = False  # due, but too many are on their way
     upload: Upload | None = None  # of an update that goes in parts
+    missing: int = 0  # bytes, by the last answer
 
 
 class Offers:
@@ -58,18 +63,24 @@ class Offers:
         self.part_bytes = 1 << 28
         self._window = window
         self._random = randomness
-        self._renewing: dict[int, tuple[str, int]] = {}  # digests and sizes of updates that are to have another id
+        self._rate: float | None = None  # bytes a second that parts go with, by the last answers
+        self._renewing: dict[int, _Pending] = {}  # updates that are to have another id
         # It may have been sent before: the aggregator asks for the bytes if it does not have them.
-        self._pending = {
-            offer.update.sequence: _Pending(offer.update, offer.digest, offer.size, 0.0, with_body=False)
-            for offer in pending
-        }
+        self._pending = {offer.update.sequence: _pending(offer, 0.0, with_body=False) for offer in pending}
 
     def add(self, offer: Offer, dropped: list[int], now: float) -> None:
         """A new update is in the outbox, which had to drop some others for it."""
         for sequence in dropped:
             self._pending.pop(sequence, None)
-        self._pending[offer.update.sequence] = _Pending(offer.update, offer.digest, offer.size, now, with_body=True)
+        self._pending[offer.update.sequence] = _pending(offer, now, with_body=True)
+
+    def __len__(self) -> int:
+        """How many have no verdict."""
+        return len(self._pending)
+
+    def any_of(self, run: str, version: int) -> bool:
+        """Whether one that was trained on this version has no verdict."""
+        return any(pending.base == (run, version) for pending in self._pending.values())
 
     def connected(self, now: float) -> None:
         """In a new connection nobody knows what of the last one came through."""
@@ -107,7 +118,8 @@ class Offers:
 
     def renewed(self, update: UpdateId, now: float) -> None:
         """An update has another id now; it was never judged under it."""
-        self._pending[update.sequence] = _Pending(update, *self._renewing.pop(update.sequence), now, with_body=True)
+        old = self._renewing.pop(update.sequence)
+        self._pending[update.sequence] = _Pending(update, old.base, old.digest, old.size, now, with_body=True)
 
     def due(self, allowance: Allowance, now: float) -> list[Action]:
         """The offers to make now, of what may still be sent today."""
@@ -149,7 +161,7 @@ class Offers:
         # At once, so that the same receipt again is nothing: renewed twice, the update would count twice.
         del self._pending[receipt.update.sequence]
         if receipt.reason == "id_reused":
-            self._renewing[receipt.update.sequence] = (pending.digest, pending.size)
+            self._renewing[receipt.update.sequence] = pending
             return [Renew(receipt.update.sequence)]
         for waiting in self._pending.values():
             if waiting.crowded:
@@ -162,16 +174,40 @@ class Offers:
         since_last = now - upload.told_at if upload.told_at is not None else 0.0
         pending.delay = min(max(_OFFER_AFTER, 2 * since_last), _OFFER_LONGEST)
         pending.next_at, pending.unanswered = now + pending.delay * self._random.uniform(1.0, 1.5), False
-        upload.told(missing, self.part_bytes, now)
+        self._measure(missing, pending, since_last)
+        part_bytes, window = self._pace()
+        upload.told(missing, part_bytes, now)
         left = allowance.uplink
-        window = self._window if left is None else min(self._window, left // self.part_bytes)
+        window = window if left is None else min(window, left // part_bytes)
         if not window:
             pending.next_at = morning(allowance, self._random)
-        return [SendPart(missing.update.sequence, piece) for piece in upload.pieces(window)]
+        sequence = missing.update.sequence
+        actions: list[Action] = [SendPart(sequence, piece) for piece in upload.pieces(window)]
+        if actions and window < max(1, missing.window // 2):  # so few parts are not answered unasked
+            actions.append(SendOffer(sequence, False, upload.offered()))
+        return actions
+
+    def _measure(self, missing: Missing, pending: _Pending, seconds: float) -> None:
+        before, pending.missing = pending.missing, sum(end - start for start, end in missing.ranges)
+        came = before - pending.missing
+        if came > 0 and seconds > 0:
+            self._rate = came / seconds
+
+    def _pace(self) -> tuple[int, int]:
+        """How large parts are to be, and how many may be on their way: a slow link carries more than this update."""
+        if self._rate is None:
+            return self.part_bytes, min(2, self._window)
+        size = max(_LEAST_PART, int(self._rate * _AHEAD_SECONDS / 2) // GRAIN * GRAIN)
+        size = min(size, self.part_bytes)
+        return size, max(1, min(self._window, max(2, int(self._rate * _AHEAD_SECONDS / size))))
 
     def _find(self, update: UpdateId) -> _Pending | None:
         pending = self._pending.get(update.sequence)
         return pending if pending is not None and pending.update == update else None
+
+
+def _pending(offer: Offer, at: float, *, with_body: bool) -> _Pending:
+    return _Pending(offer.update, (offer.run, offer.base_version), offer.digest, offer.size, at, with_body)
 
 
 def morning(allowance: Allowance, randomness: random.Random) -> float:

@@ -59,7 +59,11 @@ class Plan(BaseModel):
         (), max_length=32, description="name patterns such as 'head.*' that stay on the device"
     )
     retrain_after: float = Field(
-        5.0, ge=0.01, le=86_400, description="seconds until a device trains again on a version it knows"
+        5.0,
+        ge=0.01,
+        le=86_400,
+        description="seconds until a device trains again on a version it knows, "
+        "doubled each time; not while an update of it is on its way",
     )
     continuous: bool = Field(
         False, description="train again at once, on a version that it knows if there is no newer one"

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from fedmq.edge_client.actions import AskLayout, Delete, Renew, SendOffer
-from fedmq.schemas.messages import Reply
+from fedmq.edge_client.actions import Action, AskLayout, Delete, Renew, SendOffer, SendPart
+from fedmq.edge_client.core import ClientCore
+from fedmq.schemas.messages import Missing, Reply
 from tests.edge_client.words import (
     RUN,
     accepted,
@@ -189,3 +190,35 @@ def test_an_empty_reply_changes_nothing() -> None:
     core = connected_core(offer(0))
     core.tick(1.0)
     assert core.reply(Reply(run=RUN, incarnation="1" * 32), 1.1) == []
+
+
+_MEGABYTE = 1 << 20
+
+
+def _lacks(core: ClientCore, start: int, now: float) -> list[tuple[int, int]]:
+    """Say that the update's bytes from here on are missing and nothing is on its way; the parts that are sent then."""
+    answer = Missing(update=update(0), ranges=((start, _MEGABYTE),), window=8, heard=1000)
+    sent: list[Action] = core.reply(Reply(run=RUN, incarnation="1" * 32, missing=(answer,)), now)
+    parts = [(action.piece.start, action.piece.end) for action in sent if isinstance(action, SendPart)]
+    # Fewer than half a window is not answered unasked.
+    assert bool(offers(sent)) == (len(parts) < 4)
+    return parts
+
+
+def test_on_a_slow_link_two_small_parts_at_a_time_are_on_their_way_so_that_little_waits_behind_them() -> None:
+    core = connected_core(offer(0, size=_MEGABYTE))
+    core.offers.part_bytes = 120 << 10
+    core.tick(1.0)
+    assert _lacks(core, 0, 2.0) == [(0, 120 << 10), (120 << 10, 240 << 10)]
+    # 15 KiB a second: parts of 16 KiB.
+    assert _lacks(core, 240 << 10, 18.0) == [(240 << 10, 256 << 10), (256 << 10, 272 << 10)]
+    # 64 KiB a second.
+    assert _lacks(core, 272 << 10, 18.5) == [(272 << 10, 320 << 10), (320 << 10, 384 << 10)]
+
+
+def test_on_a_fast_link_as_many_parts_are_on_their_way_as_the_aggregator_takes() -> None:
+    core = connected_core(offer(0, size=_MEGABYTE))
+    core.offers.part_bytes = 60 << 10
+    core.tick(1.0)
+    assert len(_lacks(core, 0, 2.0)) == 2
+    assert len(_lacks(core, 120 << 10, 2.1)) == 8

@@ -100,12 +100,11 @@ def test_without_a_new_version_it_trains_again_and_waits_twice_as_long_each_time
 def test_a_new_version_makes_the_waits_short_again() -> None:
     core, _ = trained_core(retrain_after=10.0)
     for sequence in (1, 2, 3):
-        core.tick(1e6 * sequence)
+        core.reply(accepted(sequence - 1), 1e6 * sequence)
         core.trained(offer(sequence), [], 1e6 * sequence)
     core.head(head(1, retrain_after=10.0), True, 4e6)
     core.trained(offer(4), [], 4e6)
-    core.reply(accepted(4), 4e6)
-    core.reply(accepted(0, 1, 2, 3), 4e6)
+    core.reply(accepted(3, 4), 4e6)
     due = core.deadline()
     assert due is not None
     assert 7.5 <= due - 4e6 <= 12.5
@@ -180,6 +179,7 @@ def test_waits_stay_at_their_longest_however_often_it_trains_or_fails() -> None:
     core.head(head(0), True, 0.0)
     for again in range(1100):
         core.trained(offer(again), [again - 1], 1e4 * again)
+        core.reply(accepted(again), 1e4 * again)
         core.tick(1e4 * again + 5000.0)
         assert core.training == head(0)
     for again in range(1100, 2200):
@@ -195,6 +195,50 @@ def test_without_a_connection_it_goes_on_training_on_the_last_snapshot() -> None
     due = core.deadline()
     assert due is not None
     assert core.tick(due) == [Follow(False), Train(head(0, retrain_after=10.0))]
+
+
+def test_on_a_version_that_it_knows_it_does_not_train_again_while_an_update_of_it_is_on_its_way() -> None:
+    core, _ = trained_core(retrain_after=10.0)
+    for now in range(1, 1000):
+        assert not [action for action in core.tick(float(now)) if isinstance(action, Train)]
+    core.reply(accepted(0), 1000.0)
+    due = core.deadline()
+    assert due is not None
+    assert due <= 1012.5
+    assert core.tick(due) == [Follow(False), Train(head(0, retrain_after=10.0))]
+
+
+def test_a_continuous_plan_trains_again_whatever_is_on_its_way() -> None:
+    core, _ = trained_core(continuous=True)
+    core.tick(2.0)
+    assert core.head(head(0, continuous=True), True, 2.0) == [Follow(False), Train(head(0, continuous=True))]
+    assert Follow(True) in [*core.trained(offer(1), [], 3.0), *core.tick(5.0)]
+
+
+def test_with_two_updates_on_their_way_it_takes_no_model_which_would_be_old_when_it_counts() -> None:
+    core, _ = trained_core()
+    core.tick(2.0)
+    core.head(head(1), True, 3.0)
+    core.trained(offer(1, 1), [], 4.0)
+    for now in range(5, 1000):
+        assert not [action for action in core.tick(float(now)) if isinstance(action, Follow | Train)]
+        due = core.deadline()
+        assert due is None or due > now, "it sleeps meanwhile"
+    assert Follow(True) in core.reply(accepted(0), 1000.0)
+
+
+@pytest.mark.parametrize("gone", ["aggregator", "connection"])
+def test_with_nobody_to_take_them_updates_on_their_way_hold_nothing_up(gone: str) -> None:
+    core, _ = trained_core(retrain_after=10.0)
+    core.tick(2.0)
+    core.head(head(1, retrain_after=10.0), True, 3.0)
+    core.trained(offer(1, 1), [], 4.0)
+    if gone == "connection":
+        core.disconnected()
+    else:
+        core.presence(offline(), 5.0)
+    core.tick(6.0)
+    assert Train(head(1, retrain_after=10.0)) in core.tick(17.0)
 
 
 def test_what_the_broker_should_keep_but_did_not_send_is_asked_for_again_less_and_less_often() -> None:
