@@ -11,6 +11,7 @@ __all__ = [
     "Action",
     "AskLayout",
     "AskPresence",
+    "AskProgress",
     "Delete",
     "Follow",
     "Renew",
@@ -36,6 +37,11 @@ class AskLayout:
 @dataclass(frozen=True, slots=True)
 class AskPresence:
     """Subscribe to the aggregator's presence again: what the broker sent may have been lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskProgress:
+    """Subscribe to the progress until it has come once: it says in few bytes whether the run is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +91,4 @@ class Stop:
     why: str
 
 
-Action = Follow | AskLayout | AskPresence | Train | SendOffer | SendPart | Delete | Renew | Stop
+Action = Follow | AskLayout | AskPresence | AskProgress | Train | SendOffer | SendPart | Delete | Renew | Stop

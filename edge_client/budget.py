@@ -99,9 +99,14 @@ class Budget:
         """What is short, and what can be done."""
         name = f"daily_{shortage.direction}"
         limit = (self.uplink if shortage.direction == "uplink" else self.downlink) or 0
-        if shortage.needed <= limit:
-            return f"{name} is spent for today ({limit} bytes); this device goes on after 00:00 UTC"
         what, plan = ("an update", "plan.codec") if shortage.direction == "uplink" else ("a model", "snapshot_codec")
+        if shortage.needed <= limit:
+            unit, letter = next(((10**n, u) for n, u in ((9, "GB"), (6, "MB"), (3, "kB")) if limit >= 10**n), (1, "B"))
+            used = self.spent.uplink if shortage.direction == "uplink" else self.spent.downlink
+            return (
+                f"{used / unit:.1f} of {limit / unit:g} {letter} of {name} used today, {what} takes "
+                f"{shortage.needed / unit:.1f} {letter}; this device goes on after 00:00 UTC"
+            )
         return f"{name} is {limit} bytes, {what} takes {shortage.needed}: allow more, or choose another {plan}"
 
     def to_keep(self) -> Spent | None:

@@ -12,6 +12,7 @@ from fedmq.edge_client.actions import (
     Action,
     AskLayout,
     AskPresence,
+    AskProgress,
     Delete,
     Follow,
     Stop,
@@ -19,7 +20,7 @@ from fedmq.edge_client.actions import (
 )
 from fedmq.edge_client.budget import Allowance, Shortage
 from fedmq.edge_client.offers import OFFER_BYTES, Offers, morning
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Reply, UpdateId
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Progress, Reply, UpdateId
 from fedmq.schemas.plan import Plan
 
 __all__ = ["ClientCore"]
@@ -108,7 +109,14 @@ class ClientCore:
         if heard is not None and heard != self._aggregator:
             self.offers.greet(now)
         self._aggregator = heard
-        return self.tick(now)
+        return [*self._ask_progress(), *self.tick(now)]
+
+    def progress(self, progress: Progress) -> list[Action]:
+        """The progress was heard, by a device that takes no model today, and would not hear that there is no other."""
+        newest = self._head
+        if progress.state != "finished" or (newest is not None and newest.run != progress.run):
+            return []
+        return [Stop(0, "the run is finished")]
 
     def wants(self, head: Head) -> bool:
         """Whether the weights of this snapshot are worth taking in parts: it is new, and the run goes on."""
@@ -235,7 +243,12 @@ class ClientCore:
     def pause(self, shortage: Shortage) -> list[Action]:
         """Take and train nothing before tomorrow."""
         self.paused, self._resume_at = shortage, morning(self.allowance, self._random)
-        return [Follow(False)]
+        return [Follow(False), *self._ask_progress()]
+
+    def _ask_progress(self) -> list[Action]:
+        # An aggregator goes when its run is finished, or for another reason.
+        asks = self.paused is not None and self._connected and self._aggregator is None
+        return [AskProgress()] if asks else []
 
     def _heed_the_day(self, now: float) -> list[Action]:
         if self.training is not None or (self.paused is not None and now < self._resume_at):

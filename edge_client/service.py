@@ -10,6 +10,7 @@ from fedmq.edge_client.actions import (
     Action,
     AskLayout,
     AskPresence,
+    AskProgress,
     Delete,
     Follow,
     Renew,
@@ -39,6 +40,7 @@ from fedmq.schemas.messages import (
     LayoutNotice,
     Offer,
     Part,
+    Progress,
     Reply,
     UpdateId,
 )
@@ -124,6 +126,7 @@ class ClientService:
         self._aggregator_online: bool | None = None
         self._connected = False
         self._shortage: Shortage | None = None  # that was said
+        self._pause = ""  # as it was said
         local = outbox.local()
         if local:
             training.restore(local)
@@ -186,12 +189,19 @@ class ClientService:
                 said = f"no model in federation {name!r} yet: does its aggregator run, is the name right?"
                 log.warning("waiting client=%s detail=%r", self._client_id, said)
                 self._shown.say(detail=said)
-        if self._core.paused is not None and self._core.paused != self._shortage:
-            said = self._meter.sentence(self._core.paused)
-            log.warning("paused client=%s detail=%r", self._client_id, said)
-            self._shown.say(detail=said)
-        self._shortage = self._core.paused
+        self._say_pause()
         self._shown.publish(now)
+
+    def _say_pause(self) -> None:
+        if self._core.paused != self._shortage:
+            self._shortage = self._core.paused
+            if self._shortage is not None:
+                self._pause = self._meter.sentence(self._shortage)
+                log.warning("paused client=%s detail=%r", self._client_id, self._pause)
+            elif self._shown.status.detail == self._pause:
+                self._shown.say(detail="")
+        if self._shortage is not None and self._shown.status.detail != self._pause:
+            self._shown.say(detail=self._pause)  # as long as it lasts, whatever else happens
 
     def deadline(self) -> float | None:
         """When `tick` is due."""
@@ -274,6 +284,9 @@ class ClientService:
                 actions = self._intake.learned(notice, body, now)
                 self._link.unsubscribe(topics.layout)
                 self._perform(actions, now)
+            elif topic == topics.progress:
+                self._link.unsubscribe(topic)
+                self._perform(self._core.progress(decode(message.payload, Progress)[0]), now)
             elif topic == topics.status(self._client_id):
                 status = decode(message.payload, ClientStatus)[0]
                 if (status.incarnation, status.state) == (self._incarnation, "offline"):
@@ -300,6 +313,8 @@ class ClientService:
                     self._link.subscribe(self._topics.layout)
                 case AskPresence():
                     self._link.subscribe(self._topics.aggregator)
+                case AskProgress():
+                    self._link.subscribe(self._topics.progress)
                 case Train(head):
                     self._start_job(head)
                 case SendOffer(sequence, with_body, number):

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import pytest
 
-from fedmq.edge_client.actions import Action, Follow, SendPart, Train
+from fedmq.edge_client.actions import Action, Follow, SendPart, Stop, Train
 from fedmq.edge_client.budget import Allowance, Budget, Shortage, Spent
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.outbox import Outbox
-from fedmq.schemas.messages import Head
-from tests.edge_client.test_service import Device
-from tests.edge_client.words import accepted, connected_core, head, missing, offer, offers, online, trained_core
+from fedmq.schemas.messages import Head, Progress
+from fedmq.schemas.wire import encode
+from tests.edge_client.test_service import TOPICS, Device
+from tests.edge_client.words import (
+    RUN,
+    accepted,
+    connected_core,
+    head,
+    missing,
+    offer,
+    offers,
+    offline,
+    online,
+    trained_core,
+)
 
 DAY = 86_400.0
 NOON = 20_000 * DAY + DAY / 2
@@ -155,9 +168,9 @@ def test_a_model_that_today_has_no_room_for_is_not_subscribed_to() -> None:
 
 
 def test_a_budget_that_never_suffices_is_said_to_and_what_suffices_tomorrow_too() -> None:
-    budget = Budget(200_000, 300_000)
-    assert budget.sentence(Shortage("uplink", 150_000)) == (
-        "daily_uplink is spent for today (200000 bytes); this device goes on after 00:00 UTC"
+    budget = Budget(5_000_000, 300_000, Spent(20_000, 3_000_000, 0))
+    assert budget.sentence(Shortage("uplink", 2_500_000)) == (
+        "3.0 of 5 MB of daily_uplink used today, an update takes 2.5 MB; this device goes on after 00:00 UTC"
     )
     assert budget.sentence(Shortage("downlink", 400_000)) == (
         "daily_downlink is 300000 bytes, a model takes 400000: allow more, or choose another snapshot_codec"
@@ -178,7 +191,7 @@ def test_a_device_rests_when_its_day_is_spent_says_so_and_goes_on_the_next_day()
         version += 1
     assert device.sent <= 4000
     assert 1 <= device.service.accepted < version + 1
-    assert "daily_uplink is spent for today (4000 bytes)" in device.service.complaint
+    assert "of 4 kB of daily_uplink used today, an update takes 1.0 kB; this device goes on" in device.service.complaint
     rested, trained = device.sent, len(device.weights)
     device.snapshot(version)
     device.wait(30_000.0)
@@ -201,4 +214,46 @@ def test_today_is_in_the_status_of_a_device_with_a_budget() -> None:
     told = device.service.status
     assert told.uplink_today == pytest.approx(device.sent, abs=600)
     assert told.downlink_today == pytest.approx(1000, abs=800)
+    device.outbox.close()
+
+
+def paused_device() -> Device:
+    """Its day is spent, and it has an update without a verdict."""
+    device = Device(daily_uplink=4000)
+    version = 0
+    while device.service.paused is None:
+        assert version < 20, "it never rests"
+        for waiting in device.outbox.pending():
+            device.accept(waiting.update)
+        device.snapshot(version)
+        device.wait(3.0)
+        device.finish_job(if_any=True)
+        version += 1
+    return device
+
+
+def test_that_it_rests_is_in_its_status_as_long_as_it_does_whatever_else_happens() -> None:
+    device = paused_device()
+    for waiting in device.outbox.pending():
+        device.reject(waiting.update, "too_stale")
+    device.wait(10.0)
+    assert device.service.rejected == 1
+    assert "of 4 kB of daily_uplink used today" in device.service.complaint
+    device.wait(DAY)
+    assert device.service.paused is None
+    assert device.service.complaint == ""
+    device.outbox.close()
+
+
+@pytest.mark.parametrize("state", ["finished", "training"])
+def test_a_device_that_rests_hears_that_the_run_is_finished_when_the_aggregator_goes(
+    state: Literal["training", "finished"],
+) -> None:
+    device = paused_device()
+    device.say(TOPICS.progress, encode(Progress(run=RUN, version=9, state=state, strategy="fedbuff", updates=9)))
+    device.wait(10.0)
+    assert device.service.stopped is None
+    device.say(TOPICS.aggregator, encode(offline()))
+    device.wait(1.0)
+    assert device.service.stopped == (Stop(0, "the run is finished") if state == "finished" else None)
     device.outbox.close()

@@ -132,7 +132,7 @@ class Device:
     def wait(self, seconds: float) -> None:
         """Let virtual time pass."""
         until = self.broker.time.now + seconds
-        while self.broker.time.now < until:
+        while self.broker.time.now < until and self.service.stopped is None:
             due = self.service.deadline()
             self.broker.time.step(until if due is None else min(due, until))
             while self._link.waiting:
