@@ -172,7 +172,7 @@ def test_check_tries_login_rights_and_size_with_the_broker(
     assert f"broker     {url}: logged in" in said
     unseen = dict.fromkeys(("model", "aggregator", "reply/dev-7", "update/dev-7"), "not refused")
     assert topics_of(said) == unseen | {"status/dev-7": "works"}
-    assert "a message of 14 bytes passed" in said
+    assert "a message of 218 bytes passed" in said
 
 
 def test_check_gets_along_with_a_broker_that_speaks_only_3_1_1(embedded: RunningBroker) -> None:

@@ -158,18 +158,28 @@ def test_of_two_processes_with_one_account_exactly_one_goes(
 
 
 def test_fedmq_check_finds_every_right_of_a_device(at_work: tuple[Secure, Watch]) -> None:
-    secure, _ = at_work
+    secure, watch = at_work
+    watched(watch, lambda: accepted(watch, "dev-2") >= 1, "an update of dev-2", secure)
     config = str(secure.root / "devices" / "dev-2" / "federation.toml")
-    secure.programs[-1].terminate()
     task = str(secure.folder / "task.py")
-    check = secure.start("check", "check", task, "--client-id", "dev-2", "--config", config)
-    assert check.ends() == 0
+    options = ("--client-id", "dev-2", "--config", config)
+    check = secure.start("check", "check", task, *options)
+    assert check.ends() == 0, check.log
+    assert "dev-2 is at work on this machine" in check.log
+    device = secure.programs[-2]
+    assert device.name == "dev-2"
+    device.terminate()
+    assert device.ends() == 0
+    check = secure.start("check", "check", task, *options)
+    assert check.ends() == 0, check.log
     assert "logged in" in check.log
     assert "the broker's limit: 131,072 bytes" in check.log
-    other = secure.start("check", "check", task, "--client-id", "dev-1", "--config", config)
+    other = secure.start("check", "check", task, "--client-id", "dev-3", "--config", config)
     assert other.ends() == 1
-    assert "fedmq/f/update/dev-1                     refused: " in other.log
-    assert "fedmq/f/status/dev-1                     refused: " in other.log
+    assert "fedmq/f/update/dev-3                     refused: " in other.log
+    assert "fedmq/f/status/dev-3                     refused: " in other.log
+    (aggregator,) = [program for program in secure.programs if program.name == "aggregator"]
+    assert not any(word in aggregator.log for word in ("ERROR", "malformed", "reason=signature"))
 
 
 def test_a_configuration_without_an_own_folder_is_found_by_its_broker_folder(secure: Secure, tmp_path: Path) -> None:
