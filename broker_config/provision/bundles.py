@@ -18,6 +18,7 @@ __all__ = [
     "REVOKED",
     "SETTINGS",
     "SIGNING",
+    "TASK",
     "settings_file",
     "settings_url",
 ]
@@ -32,6 +33,8 @@ SIGNING = "signing.pem"
 """The private key that an account signs with; the operator has none, because it sends nothing."""
 AGGREGATOR_KEYS = "aggregator-keys"
 DEVICE_KEYS = "device-keys"
+TASK = "task.py"
+"""A copy of the task file: a bundle is whole by itself."""
 
 _BROKER = """
 [broker]
@@ -42,9 +45,9 @@ ca_file = "{authority}"
 cert_file = "{identity}"
 key_file = "{identity}"
 """
-_TASK = """
+_NO_TASK = """
 # The task file is yours: copy it here, or write where it lies on this machine, and take the # away.
-# task = "task.py"
+# task = "{task}"
 """
 _REVOKED = """
 [aggregator]
@@ -64,7 +67,7 @@ def settings_file(record: Record, account: str) -> bytes:
         title = f"Device {account} of federation {name}. Run it with: {run}"
     text = f"# {title}\nfederation = {json.dumps(name)}\n"
     if account != OPERATOR:
-        text += _TASK if record.task is None else f"task = {json.dumps(record.task, ensure_ascii=False)}\n"
+        text += _NO_TASK.format(task=TASK) if record.task is None else f'task = "{TASK}"\n'
     text += _BROKER.format(
         url=json.dumps(broker_url(record.hosts[0], record.port)),
         user=json.dumps(record.user(account)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 from fedmq.broker_config.provision.bundles import (
     AGGREGATOR_KEYS,
@@ -15,6 +17,7 @@ from fedmq.broker_config.provision.bundles import (
     REVOKED,
     SETTINGS,
     SIGNING,
+    TASK,
     settings_file,
 )
 from fedmq.broker_config.provision.certificates import (
@@ -115,7 +118,7 @@ def bundle(folder: Folder, record: Record, account: str, authority: Authority, r
     password, because the old one is known to nobody but its device.
     """
     place = folder.bundle(account)
-    contents = {name: read_private(place / name) for name in (AUTHORITY, IDENTITY, PASSWORD, SETTINGS, SIGNING)}
+    contents = {name: read_private(place / name) for name in (AUTHORITY, IDENTITY, PASSWORD, SETTINGS, SIGNING, TASK)}
     issued = record.accounts[account].issued
     identity = contents[IDENTITY]
     if identity is None:
@@ -132,6 +135,8 @@ def bundle(folder: Folder, record: Record, account: str, authority: Authority, r
     }
     if account != OPERATOR:
         makers[SIGNING] = new_signing_key
+        if record.task is not None and contents[SETTINGS] is None:  # settings of before may name another place
+            makers[TASK] = partial(_task_file, record.task)
     anew = {AUTHORITY} | ({IDENTITY, SIGNING} if new else set())
     files = {name: make() if name in anew or (old := contents[name]) is None else old for name, make in makers.items()}
     own = files[SIGNING] if account == AGGREGATOR else None
@@ -148,7 +153,7 @@ def bundle(folder: Folder, record: Record, account: str, authority: Authority, r
             if path.exists():
                 write_private(path, files[AGGREGATOR_KEYS])
     # The password before the certificate: a bundle is whole once it has a certificate.
-    order = (AUTHORITY, PASSWORD, AGGREGATOR_KEYS, SIGNING, SETTINGS, IDENTITY)
+    order = (AUTHORITY, PASSWORD, AGGREGATOR_KEYS, SIGNING, TASK, SETTINGS, IDENTITY)
     changed = [write_private(place / name, files[name]) for name in order if name in files]
     return any(changed)
 
@@ -168,6 +173,13 @@ def signed_with(folder: Folder, account: str) -> str | None:
     path = folder.bundle(account) / SIGNING
     content = read_private(path)
     return None if content is None else public_key(content, path)
+
+
+def _task_file(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"task {path}: it cannot be copied into a bundle: {error.strerror}; give --task") from error
 
 
 def _aggregator_keys(folder: Folder, record: Record, own: bytes | None) -> bytes:

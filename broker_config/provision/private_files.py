@@ -94,7 +94,7 @@ def remove_files(folder: Path, names: Iterable[str]) -> bool:
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()
                 removed = True
-        if removed and not any(folder.iterdir()):
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
             _sync(folder.parent)
     except OSError as error:

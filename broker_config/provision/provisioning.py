@@ -21,6 +21,7 @@ from fedmq.broker_config.provision.bundles import (
     REVOKED,
     SETTINGS,
     SIGNING,
+    TASK,
     settings_url,
 )
 from fedmq.broker_config.provision.certificates import read_identity
@@ -42,7 +43,7 @@ from fedmq.schemas.errors import ConfigError
 
 __all__ = ["Outcome", "note_cleared", "provision"]
 
-_OURS = (IDENTITY, PASSWORD, AUTHORITY, SETTINGS, SIGNING, AGGREGATOR_KEYS)
+_OURS = (IDENTITY, PASSWORD, AUTHORITY, SETTINGS, SIGNING, AGGREGATOR_KEYS, TASK)
 
 
 @dataclass(frozen=True, slots=True)

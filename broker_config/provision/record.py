@@ -69,7 +69,7 @@ class Record(BaseModel):
         authority_days, server_days, device_days: lifetimes of certificates.
         renew_days: a certificate that ends within this time is due.
         memory_bytes: that the broker may take.
-        task: the task file, for the settings in new bundles; None leaves it to whoever has the bundle.
+        task: the task file, which is copied into new bundles; None leaves it to whoever has the bundle.
         accounts: the aggregator, the operator and every device that ever was.
 
     """

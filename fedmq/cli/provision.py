@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder; keep it to yourself")
     parser.add_argument("--federation", metavar="NAME", help="needed for a new folder")
     parser.add_argument("--clients", type=Path, metavar="FILE", help="the devices: an id in each line, # for comments")
-    parser.add_argument("--task", type=Path, metavar="FILE", help="the task file, for the settings in new bundles")
+    parser.add_argument("--task", type=Path, metavar="FILE", help="the task file, copied into new bundles")
     change = parser.add_argument_group("changes")
     change.add_argument("--add", nargs="+", action="extend", default=[], metavar="ID", help="more devices")
     change.add_argument(
@@ -142,12 +142,16 @@ def _summary(out: Path, outcome: Outcome) -> list[str]:
     if outcome.due:
         lines.append(f"ends within {record.renew_days} days: {_some(outcome.due)}; --renew renews it")
     if outcome.new:
-        lines += _next(out, record.devices[0])
+        lines += _next(out, record.devices[0], record.task)
     return lines
 
 
-def _next(out: Path, device: str) -> list[str]:
+def _next(out: Path, device: str, task: str | None) -> list[str]:
+    copied = f"task.py in each bundle is a copy of {task}; if it imports files beside it, copy them there too"
     return [
+        "no --task was given: put your task file into each bundle, and name it in its federation.toml"
+        if task is None
+        else copied,
         f"keep {out}/authority/key.pem safe and offline: whoever has it can make certificates of this authority",
         "next:",
         f"  fedmq broker --secure {out}",

@@ -100,12 +100,33 @@ def test_open_modes_are_closed_again(provision: Provision) -> None:
     check_bundles(provision.root)
 
 
+def test_a_bundle_takes_its_task_file_with_it(provision: Provision, tmp_path: Path) -> None:
+    Path("mine.py").write_text("# one")
+    said = provision.begin("dev-1", options=("--task", "mine.py"))
+    assert f"task.py in each bundle is a copy of {Path('mine.py').resolve()}; if it imports" in said
+    moved = provision.root / "devices" / "dev-1"
+    moved = moved.rename(tmp_path / "another machine")
+    assert load_settings(moved / "federation.toml", environment={}).task == moved / "task.py"
+    assert (moved / "task.py").read_text() == "# one"
+    assert not (provision.root / "operator" / "task.py").exists()
+    Path("mine.py").write_text("# two")
+    provision("--add", "dev-2")
+    assert (provision.root / "devices" / "dev-2" / "task.py").read_text() == "# two"
+    ours = provision.root / "aggregator" / "task.py"
+    assert ours.read_text() == "# one"  # it is the user's once it is written
+    Path("mine.py").unlink()
+    assert "mine.py: it cannot be copied into a bundle: No such file" in provision.fails("--add", "dev-3")
+    Path("mine.py").write_text("# three")
+    provision()
+    assert (provision.root / "devices" / "dev-3" / "task.py").read_text() == "# three"
+
+
 def test_settings_are_the_users_once_they_are_written(provision: Provision) -> None:
     Path("task.py").write_text("")
     provision.begin("dev-1", options=("--task", "task.py", "--host", "::1", "--port", "8884"))
     file = provision.root / "aggregator" / "federation.toml"
     settings = load_settings(file, environment={})
-    assert settings.task == Path("task.py").resolve()
+    assert settings.task == provision.root / "aggregator" / "task.py"
     assert settings.broker.url == "mqtts://[::1]:8884"
     assert settings.aggregator.revoked_file == provision.root / "aggregator" / "revoked"
     file.write_text(file.read_text() + "publish_interval = 2.0\n")
