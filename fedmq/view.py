@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from fedmq.watch import Watch, in_bytes
+from fedmq.status_text import in_bytes
+from fedmq.watch import Watch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from types import TracebackType
 from typing import Self
 
@@ -16,18 +15,10 @@ from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode
 from fedmq.settings import Settings
 from fedmq.signed_link import SignedLink, of_who_looks
+from fedmq.status_text import client_text, clients_table, quarantined, run_text
 from fedmq.transport.link import Connected, Disconnected, Link, Message
 
-__all__ = ["Watch", "in_bytes"]
-
-
-def in_bytes(number: float) -> str:
-    """A number of bytes for people, such as 1.24 kB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5 or unit == "GB":
-            break
-        number /= 1000
-    return f"{number:.3g} {unit}"
+__all__ = ["Watch"]
 
 
 class Watch:
@@ -129,50 +120,15 @@ class Watch:
     def describe(self, client_id: str | None = None) -> str:
         """Everything, or one client, for people; empty if nothing is known."""
         if client_id is not None:
-            status = self.clients.get(client_id)
-            fields = status.model_dump(exclude={"protocol", "kind", "client_id"}) if status else {}
-            lines = [client_id, *(f"  {key:<15} {value}" for key, value in fields.items())] if status else []
+            known = [client_text(self.clients[client_id])] if client_id in self.clients else []
             held = self._held(client_id)
-            return "\n".join(lines + ([_quarantined(held)] if held else []))
+            return "\n".join(known + ([quarantined(held)] if held else []))
         lines = []
         if self.refused:
             lines.append(
                 f"{self.refused} messages are refused, because they are old or not signed by whose they should be"
             )
-        if self.aggregator is not None:
-            lines.append(f"aggregator {self.aggregator.state}, run {self.aggregator.run}")
-            if self.aggregator.detail:
-                lines.append(f"  {self.aggregator.detail}")
-        progress = self.progress
-        if progress is not None:
-            lines.append(
-                f"version {progress.version}, {progress.state}, {progress.updates} updates"
-                f" ({progress.updates_per_second:.2f}/s), mean staleness {progress.mean_staleness:.2f},"
-                f" {progress.strategy}, K = {progress.buffer_size}, goal: {progress.goal}"
-            )
-            if progress.updates:
-                lines.append(f"{in_bytes(progress.uplink_bytes / progress.updates)} an update")
-            if progress.devices is not None:
-                means = ", ".join(f"{name} {value:.4f}" for name, value in progress.devices.mean.items())
-                lines.append(f"devices ({progress.devices.clients}): {means}")
-            if progress.aggregator:
-                means = ", ".join(f"{name} {value:.4f}" for name, value in progress.aggregator.items())
-                lines.append(f"aggregator's own, version {progress.aggregator_version}: {means}")
-            lines += [f"rejected {count}: {reason}" for reason, count in progress.rejected.items()]
-            lines += [_quarantined(one) for one in progress.quarantine]
-            lines += [f"put off {count}: {reason}" for reason, count in progress.later.items()]
-        if self.clients:
-            lines.append(
-                f"{'client':<20} {'state':<8} {'activity':<10} {'base':>6} {'accepted':>8} {'waiting':>7}"
-                f" {'sent':>9} {'received':>9}  detail"
-            )
-        for name, status in sorted(self.clients.items()):
-            base = "-" if status.base_version is None else status.base_version
-            lines.append(
-                f"{name:<20} {status.state:<8} {status.activity:<10} {base:>6} {status.accepted:>8} {status.waiting:>7}"
-                f" {in_bytes(status.uplink_bytes):>9} {in_bytes(status.downlink_bytes):>9}  {status.detail}"
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *run_text(self.aggregator, self.progress), *clients_table(self.clients)])
 
     def _session(self, message: Message) -> int:
         signed = opened(message.topic, message.payload) if self._signed is not None else None
@@ -207,8 +163,3 @@ class Watch:
                 status = known.model_copy(update={"state": "offline"})
             self.clients[client_id] = status
         return True
-
-
-def _quarantined(one: Quarantined) -> str:
-    since, until = (time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (one.since, one.until))
-    return f"in quarantine: {one.client_id} ({one.reason}), since {since}, until {until}"

@@ -1,15 +1,19 @@
-"""Show what a federation is doing, as its retained topics say: the run, and each client or the one that is named."""
+"""Show what a federation is doing, as its retained topics say: the run, and each client or the one that is named.
+
+A version is made of K updates. Mean staleness: how many versions were made, on average, between the one that an update
+was trained from, its base, and the one that it became part of.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.schemas.errors import TransportError
 from fedmq.schemas.topics import check_id
+from fedmq.settings import Settings
 from fedmq.watch import Watch
 
 EXAMPLE = "fedmq status --config federation.toml dev-7"
@@ -47,5 +51,15 @@ def run(options: argparse.Namespace) -> int:
             print(watch.as_json(options.client))
             return 0 if options.client in (None, *watch.clients) else 1
         text = watch.describe(options.client)
-        print(text if text else f"nothing is known of {options.client or settings.federation!r}", file=sys.stdout)
+        print(text or _nothing(watch, settings, options.client))
         return 0 if text else 1
+
+
+def _nothing(watch: Watch, settings: Settings, client_id: str | None) -> str:
+    federation = f"federation {settings.federation!r}"
+    if client_id is None or not watch.known:
+        return (
+            f"at {settings.broker.url} nothing is shown of {federation}: has its aggregator started, is the name right?"
+        )
+    there = ", ".join(sorted(watch.clients)) or "none"
+    return f"at {settings.broker.url} nothing is shown of client {client_id!r} of {federation}; clients there: {there}"

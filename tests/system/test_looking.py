@@ -29,10 +29,20 @@ def test_status_of_one_client_shows_all_of_it_and_of_nobody_fails(at_work: Feder
     shown = at_work.command("status", "ada")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("ada\n")
-    for field in ("state", "incarnation", "base_version", "accepted", "uplink_bytes", "task_version"):
+    for field in ("state", "trained on", "outbox", "verdicts", "bytes", "task", "process"):
         assert f"\n  {field} " in shown.stdout
     nobody = at_work.command("status", "nobody")
-    assert (nobody.returncode, nobody.stdout) == (1, "nothing is known of 'nobody'\n")
+    assert nobody.returncode == 1
+    assert f" nothing is shown of client 'nobody' of federation {at_work.name!r}; clients there: ada, " in nobody.stdout
+
+
+def test_status_of_a_federation_that_is_not_there_says_where_it_looked(at_work: Federation) -> None:
+    shown = at_work.command("status", "--federation", "plnt")
+    url = at_work.settings["broker.url"]
+    assert (shown.returncode, shown.stdout) == (
+        1,
+        f"at {url} nothing is shown of federation 'plnt': has its aggregator started, is the name right?\n",
+    )
 
 
 def test_status_as_json_is_one_object(at_work: Federation) -> None:

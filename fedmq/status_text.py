@@ -1,0 +1,120 @@
+"""What a federation's topics say, in words and units for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
+
+__all__ = ["client_text", "clients_table", "in_bytes", "measured", "quarantined", "run_text"]
+
+_COUNTED = (
+    "accepted, sent and received count from the start of a device's process; base is the version that it trained from"
+)
+
+
+def in_bytes(number: float) -> str:
+    """A number of bytes for people, such as 1.24 kB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5 or unit == "GB":
+            break
+        number /= 1000
+    return f"{number:.3g} {unit}"
+
+
+def measured(metrics: Mapping[str, float]) -> str:
+    """Metrics for people, such as loss 3.187."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def run_text(aggregator: AggregatorPresence | None, progress: Progress | None) -> Iterator[str]:
+    """Lines about the run."""
+    gone = False
+    if aggregator is not None:
+        yield f"aggregator {aggregator.state}, run {aggregator.run}"
+        if aggregator.detail:
+            yield f"  {aggregator.detail}"
+        gone = aggregator.state == "offline"
+    if progress is None:
+        return
+    # What an aggregator that is gone has said of its present is over.
+    state = "when it went" if gone and progress.state == "training" else progress.state
+    rate = "" if gone else f" ({progress.updates_per_second:.2f}/s)"
+    yield (
+        f"version {progress.version}, {state}, {progress.updates} updates{rate},"
+        f" mean staleness {progress.mean_staleness:.2f},"
+        f" {progress.strategy}, K = {progress.buffer_size}, goal: {progress.goal}"
+    )
+    if progress.updates:
+        yield f"{in_bytes(progress.uplink_bytes / progress.updates)} an update"
+    if progress.devices is not None:
+        yield f"devices ({progress.devices.clients}): {measured(progress.devices.mean)}"
+    if progress.aggregator:
+        yield f"aggregator's own, version {progress.aggregator_version}: {measured(progress.aggregator)}"
+    for reason, count in progress.rejected.items():
+        yield f"rejected {count}: {reason}"
+    for one in progress.quarantine:
+        yield quarantined(one)
+    for put_off, count in progress.later.items():
+        yield f"put off {count}: {put_off}"
+
+
+def clients_table(clients: Mapping[str, ClientStatus]) -> Iterator[str]:
+    """A line for each client, under a line that says what is in it; `-` is not known."""
+    if not clients:
+        return
+    yield _row("client", "state", "activity", "base", "accepted", "waiting", "sent", "received", "detail")
+    for name, status in sorted(clients.items()):
+        base = "-" if status.base_version is None else str(status.base_version)
+        moved = (in_bytes(status.uplink_bytes), in_bytes(status.downlink_bytes))
+        figures = (base, str(status.accepted), str(status.waiting), *moved)
+        if _only_gone(status):
+            figures = ("-",) * 5
+        yield _row(name, status.state, "-" if status.state == "offline" else status.activity, *figures, status.detail)
+    yield _COUNTED
+
+
+def quarantined(one: Quarantined) -> str:
+    """Who is in quarantine, why, and until when."""
+    since, until = (time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (one.since, one.until))
+    return f"in quarantine: {one.client_id} ({one.reason}), since {since}, until {until}"
+
+
+def client_text(status: ClientStatus) -> str:
+    """Everything that is known of one client."""
+    return "\n".join([status.client_id, *(f"  {name:<11} {said}" for name, said in _facts(status))])
+
+
+def _facts(status: ClientStatus) -> Iterator[tuple[str, str]]:
+    yield "state", status.state if status.state == "offline" else f"{status.state}, {status.activity}"
+    if status.detail:
+        yield "detail", status.detail
+    if _only_gone(status):
+        yield "", "its process has ended; what it did before is not known here"
+        return
+    if status.base_version is not None:
+        yield "trained on", f"version {status.base_version}" + (f" of run {status.run}" if status.run else "")
+    if status.metrics:
+        yield "measured", measured(status.metrics)
+    yield "outbox", f"{status.waiting} {'update waits' if status.waiting == 1 else 'updates wait'}"
+    yield "verdicts", f"{status.accepted} accepted, {status.rejected} rejected, since its process started"
+    moved = f"{in_bytes(status.uplink_bytes)} sent, {in_bytes(status.downlink_bytes)} received"
+    yield "bytes", f"{moved}, since its process started"
+    today = ((status.uplink_today, "up"), (status.downlink_today, "down"))
+    if said := ", ".join(f"{in_bytes(number)} {way}" for number, way in today if number is not None):
+        yield "today", f"{said}, with all that belongs to MQTT, since 00:00 UTC"
+    if status.task_version:
+        yield "task", f"version {status.task_version}"
+    yield "process", f"{status.incarnation[:12]}, connection {status.connection}"
+
+
+def _only_gone(status: ClientStatus) -> bool:
+    """Whether this is a last will, which says nothing but that its client went."""
+    return status.state == "offline" and status.connection == 0
+
+
+def _row(*cells: str) -> str:
+    widths: Iterable[str] = ("<20", "<8", "<10", ">6", ">8", ">7", ">9", ">9", "<0")
+    *figures, detail = (f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"{' '.join(figures)}  {detail}".rstrip()
