@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedmq.aggregator.config import AggregatorSettings
 from fedmq.broker_config.settings import BrokerSettings
 from fedmq.edge_client.config import DeviceSettings
+from fedmq.schemas.codecs import CODECS
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import ID_PATTERN
@@ -37,6 +38,8 @@ _PATHS = (
     ("signing", "aggregator_keys_file"),
     ("signing", "device_keys_file"),
 )
+_SECTIONS = ("broker", "plan", "aggregator", "aggregator.goal", "device", "signing")
+_OTHER_WORDS = {"client": "device", "clients": "device", "edge_client": "device", "server": "aggregator"}
 _TEXTS = (("broker", "username"), ("broker", "password"))  # whatever they look like: a password may be all digits
 
 
@@ -76,7 +79,10 @@ class Settings(BaseModel):
 
 
 def load_settings(
-    path: str | Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    path: str | Path | None,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Settings:
     """The settings of a file, then of the environment (`FEDMQ_PLAN__LEARNING_RATE=0.1`), then of options.
 
@@ -86,6 +92,7 @@ def load_settings(
         overrides: `plan.learning_rate=0.1`, as after `--set`; what is not a TOML value is a text. Relative paths count
             from the present folder.
         environment: `os.environ` if None.
+        options: of the command line, that give one of `overrides` a name of its own: `{"broker.url": "--broker"}`.
 
     Raises:
         ConfigError: one line for each mistake: where, what was found, what was expected.
@@ -97,13 +104,12 @@ def load_settings(
         data = _read(Path(path))
     for source, key, text in _overrides(overrides, os.environ if environment is None else environment):
         _put(data, key, _value(key, text), source)
-        origins[key] = source
+        origins[key] = (options or {}).get(".".join(key), source)
     try:
         # Strict, and as JSON, because that is TOML's set of types: "0.1" is a text and no number, a path is a text.
         settings = Settings.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        where = str(path) if path is not None else "settings"
-        lines = [_sentence(problem, origins, where) for problem in error.errors(include_url=False)]
+        lines = [_sentence(problem, origins, str(path or "")) for problem in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from error
     if path is None or settings.aggregator.folder is not None:
         return settings
@@ -162,26 +168,45 @@ def _put(data: dict[str, Any], key: tuple[str, ...], value: Any, source: str) ->
 
 def _sentence(problem: Any, origins: Mapping[tuple[str, ...], str], where: str) -> str:
     location = tuple(str(part) for part in problem["loc"])
-    source = next((origins[location[:end]] for end in range(len(location), 0, -1) if location[:end] in origins), where)
+    source = next((origins[location[:end]] for end in range(len(location), 0, -1) if location[:end] in origins), "")
+    if not source:
+        # What is wrong with a section as a whole may come from one of the values that were set in it.
+        inside = [origin for key, origin in origins.items() if location == key[: len(location)]]
+        source = " with ".join(filter(None, (where, ", ".join(inside)))) if where or inside else "settings"
     key = ".".join(location) or "file"
     if source == f"--set {key}":
         source = "--set"  # the key follows
+    elif source.startswith("--") and "." not in source:
+        source, key = "", source  # an option of its own
+    return _found(problem, location, key) if not source else f"{source}: {_found(problem, location, key)}"
+
+
+def _found(problem: Any, location: tuple[str, ...], key: str) -> str:
+    """What is wrong with a key, without where it came from."""
     if problem["type"] == "missing":
-        return f"{source}: {key}: missing; add it"
+        return f"{key}: missing; add it"
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(location[-1], _names(location[:-1]), 1)
-        advice = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_names(location[:-1]))}"
-        return f"{source}: {key}: unknown key; {advice}"
+        return f"{key}: unknown key; {_advice(location[-1], _names(location[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        return f"{source}: {key}: {message}"
+        return f"{key}: {message}"
     if problem["type"] == "string_pattern_mismatch":
         message = "1 to 64 of A-Z a-z 0-9 _ -"  # the one pattern that there is
     if problem["type"].startswith("byte_size"):
         message = "a number of bytes, such as 20000000 or '20MB'"
+    if problem["type"] == "string_type" and location[-1:] in (("codec",), ("snapshot_codec",)):
+        message = f"one of {', '.join(CODECS)}"
     found = "a secret" if "password" in key else repr(problem.get("input"))
     message = message.removeprefix("Input should be ")
-    return f"{source}: {key}: found {found}, expected: {message[:1].lower()}{message[1:]}"
+    return f"{key}: found {found}, expected: {message[:1].lower()}{message[1:]}"
+
+
+def _advice(name: str, known: list[str]) -> str:
+    """What somebody may have meant who wrote a name that a section does not have."""
+    elsewhere = [f"{section}.{name}" for section in _SECTIONS if name in _names(tuple(section.split(".")))]
+    close = difflib.get_close_matches(name, known, 1)
+    meant = elsewhere or ([_OTHER_WORDS[name]] if _OTHER_WORDS.get(name) in known else close)
+    return f"did you mean {' or '.join(map(repr, meant))}?" if meant else f"known are {', '.join(known)}"
 
 
 def _names(section: tuple[str, ...]) -> list[str]:

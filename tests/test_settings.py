@@ -56,6 +56,14 @@ def test_a_name_is_enough() -> None:
     [
         ("[plan]\nlearning_rat = 0.1", "plan.learning_rat: unknown key; did you mean 'learning_rate'?"),
         ("[aggregator.goal]\nverions = 3", "aggregator.goal.verions: unknown key; did you mean 'versions'?"),
+        ("learning_rate = 0.1", "learning_rate: unknown key; did you mean 'plan.learning_rate'?"),
+        ("momentum = 0.1", "momentum: unknown key; did you mean 'plan.momentum' or 'aggregator.momentum'?"),
+        ("[plan]\nversions = 3", "plan.versions: unknown key; did you mean 'aggregator.goal.versions'?"),
+        ("[client]\npace = 1", "client: unknown key; did you mean 'device'?"),
+        (
+            "[plan]\ncodec = 4",
+            "plan.codec: found 4, expected: one of float32, float16, bfloat16, int8, eden4, eden2, eden1, top_k",
+        ),
         ("plann = 3", "plann: unknown key; did you mean 'plan'?"),
         ("xyzzy = 3", "xyzzy: unknown key; known are federation, task, broker, plan, aggregator, device, signing"),
         ('[plan]\nlearning_rate = "0.1"', "plan.learning_rate: found '0.1', expected: a valid number"),
@@ -145,6 +153,11 @@ def test_an_override_that_cannot_work_is_named_by_where_it_came_from() -> None:
     assert mistakes(text, environment={"FEDMQ_PLAN__BATCH_SIZE": "0"}) == [
         "FEDMQ_PLAN__BATCH_SIZE: plan.batch_size: found 0, expected: greater than or equal to 1"
     ]
+    wrong = "aggregator: strategy 'fedavgg': expected one of "
+    (found,) = mistakes(text, "aggregator.strategy=fedavgg")
+    assert found.startswith(f"{Path('federation.toml').resolve()} with --set aggregator.strategy: {wrong}")
+    with pytest.raises(ConfigError, match=f"^--set aggregator.strategy: {wrong}"):
+        load_settings(None, ["federation=a", "aggregator.strategy=fedavgg"], {})
     assert mistakes(text, "learning_rate") == [
         "--set learning_rate: expected KEY=VALUE, such as plan.learning_rate=0.1"
     ]
@@ -217,6 +230,7 @@ def test_on_the_command_line_mistakes_are_exit_code_2_and_no_traceback(
     said = capsys.readouterr().err
     assert said.startswith(f"fedmq {command[0]}: ")
     assert len(said.splitlines()) == 2
+    assert all(line.startswith(f"fedmq {command[0]}: ") for line in said.splitlines())
     assert "Traceback" not in said
 
 
@@ -231,7 +245,11 @@ def test_on_the_command_line_broker_and_federation_go_before_the_file(capsys: py
     assert main(["stop", "--federation", "b", "--broker", "mqtt://127.0.0.1:1"]) == 2
     assert f"run folder {Path.cwd()}/runs/b: no aggregator has worked there" in capsys.readouterr().err
     assert main(["status", "--broker", "nonsense"]) == 2
-    assert "--set: broker.url: 'nonsense' is not the url" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("fedmq status: --broker: 'nonsense' is not the url of an MQTT broker; ")
+    assert main(["status", "--federation", "a b"]) == 2
+    assert "fedmq status: --federation: found 'a b', expected: 1 to 64 of" in capsys.readouterr().err
+    assert main(["status", "--set", "broker.url=nonsense"]) == 2
+    assert "fedmq status: --set: broker.url: 'nonsense' is not the url" in capsys.readouterr().err
 
 
 def test_the_settings_page_is_that_of_the_settings() -> None:

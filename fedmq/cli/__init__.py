@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         return int(module.run(command.parse_args(arguments[1:])))
     except ConfigError as error:
-        print(f"fedmq {arguments[0]}: {error}", file=sys.stderr)
+        for line in str(error).splitlines():  # one mistake each
+            print(f"fedmq {arguments[0]}: {line}", file=sys.stderr)
         return 2
     except FedMQError as error:
         print(f"fedmq {arguments[0]}: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ __all__ = ["LOG_LEVELS", "add_settings", "settings_of"]
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+_OPTIONS = {"federation": "--federation", "broker.url": "--broker"}
 _FILE = Path("federation.toml")
 
 
@@ -51,4 +52,7 @@ def settings_of(options: argparse.Namespace, *more: str) -> Settings:
     named = "FEDMQ_FEDERATION" in os.environ or any(text.startswith("federation=") for text in [*overrides, *more])
     if path is None and not named:
         raise ConfigError("there is no federation.toml here; name one with --config, or give --federation NAME")
-    return load_settings(path, [*overrides, *more])
+    names = {"federation": options.federation, "broker.url": options.broker}
+    return load_settings(
+        path, [*overrides, *more], options={key: _OPTIONS[key] for key, value in names.items() if value is not None}
+    )
