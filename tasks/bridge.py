@@ -24,9 +24,11 @@ def layout_of(model: torch.nn.Module, local_parameters: Sequence[str] = ()) -> L
         local_parameters: name patterns (`head.*`) of entries that each device keeps to itself.
 
     Raises:
-        ConfigError: an entry of a type that cannot travel, a pattern that fits nothing, or nothing left to share.
+        ConfigError: no module, an entry of a type that cannot travel, a pattern that fits nothing, or nothing to share.
 
     """
+    if not isinstance(model, torch.nn.Module):
+        raise ConfigError(f"build_model() gave a {type(model).__name__}, expected a torch.nn.Module")
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     entries = []
     unused = set(local_parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import re
 import shlex
 import signal
 import socket
@@ -124,7 +125,11 @@ def test_check_prints_what_a_device_will_need(capsys: pytest.CaptureFixture[str]
     assert said["model"].startswith("4 parameters, 0 statistics, layout ")
     assert said["data"] == "20 samples to train on, as dev-7"
     assert said["update"] == "8 bytes as float16: 2.0 times fewer than float32's 16"
-    assert said["training"].startswith("1 steps: {'loss': ")
+    assert re.fullmatch(r"1 step: loss 0\.\d{1,4}", said["training"])
+    assert said["broker"] == "not checked; --config FILE names it"
+    Path("federation.toml").write_text('federation = "f"')
+    assert main(["check", "task.py"]) == 0
+    assert "broker     not checked; --config federation.toml names the one in this file\n" in capsys.readouterr().out
     assert set(said) >= {"test", "time", "memory"}
 
 
@@ -137,9 +142,12 @@ def test_check_prints_what_a_device_will_need(capsys: pytest.CaptureFixture[str]
         ("build_model = 3", "build_model is a int, expected a function"),
         ("def build_model(): ...", "it has no load_data; define load_data(client_id)"),
         (TORCH_TASK.replace("fedmq.Data(train=", "dict(train="), "load_data returned a dict, expected fedmq.Data"),
-        (TORCH_TASK.replace("torch.nn.Linear(3, 1)", "3"), "'int' object has no attribute"),
         (TORCH_TASK.replace("torch.nn.MSELoss()", "lambda outputs, targets: 1 / 0"), "broken.py:13)"),
         (TORCH_TASK.replace("(3, 1)", "(4, 1)"), "RuntimeError"),
+        (
+            TORCH_TASK.replace(".sum(1, keepdim=True)", ".sum(1)"),
+            "output and its targets differ in shape, and would be compared all with all; make them alike (using a",
+        ),
     ],
 )
 def test_check_names_what_is_wrong_with_a_task_and_ends_with_2(
@@ -152,6 +160,12 @@ def test_check_names_what_is_wrong_with_a_task_and_ends_with_2(
     assert said.startswith("fedmq check: ")
     assert "broken.py" in said
     assert mistake in said
+
+
+def test_check_says_what_a_model_has_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("task.py").write_text(TORCH_TASK.replace("torch.nn.Linear(3, 1)", "dict(w=3)"))
+    assert main(["check", "task.py"]) == 2
+    assert capsys.readouterr().err == "fedmq check: build_model() gave a dict, expected a torch.nn.Module\n"
 
 
 def topics_of(said: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Check a task file before anything runs: build, load, evaluate, one batch. With --config the broker too.
+"""Check a task file before anything runs: build, load, evaluate, one batch. With --config or --broker the broker too.
 
 Prints what a device will need: parameters, bytes for each update, memory, seconds for each epoch.
 """
@@ -8,16 +8,21 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from fedmq.blame import faults_of
 from fedmq.cli.check_broker import check_broker
-from fedmq.cli.options import add_settings, settings_of
+from fedmq.cli.options import FILE, add_settings, settings_of
 from fedmq.edge_client.feedback import encoded
+from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import check_id
+from fedmq.status_text import measured
 from fedmq.tasks.contract import Task
 from fedmq.tasks.loader import load_task
 
@@ -44,6 +49,9 @@ def run(options: argparse.Namespace) -> int:
     size = _check_task(options.task, client_id, settings.plan)
     if with_broker:
         check_broker(settings, client_id, size)
+    else:
+        file = f"; --config {FILE} names the one in this file" if FILE.is_file() else ""
+        print(f"broker     not checked{file or '; --config FILE names it'}")
     if settings.device.daily_uplink is not None and size:
         print(
             f"budget     daily_uplink carries {settings.device.daily_uplink // (size + _BESIDE_BYTES):,} updates a day"
@@ -57,8 +65,23 @@ def _check_task(path: Path, client_id: str, plan: Plan) -> int:
     if task.build_model is None:
         print("           it trains with numpy; its model comes from the aggregator")
         return 0
-    with faults_of(task):
+    with faults_of(task), _shapes_fit(task):
         return _check_training(task, client_id, plan)
+
+
+@contextmanager
+def _shapes_fit(task: Task) -> Iterator[None]:
+    """Inside, torch's warning that a loss compares two shapes is an error: it learns, and learns something else."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Using a target size", UserWarning)
+        try:
+            yield
+        except UserWarning as warning:
+            said = str(warning).partition(". ")[0]
+            raise ConfigError(
+                f"task {task.path}: the model's output and its targets differ in shape, and would be compared all with"
+                f" all; make them alike ({said[:1].lower()}{said[1:]})"
+            ) from warning
 
 
 def _check_training(task: Task, client_id: str, plan: Plan) -> int:
@@ -74,9 +97,7 @@ def _check_training(task: Task, client_id: str, plan: Plan) -> int:
     print(f"data       {samples:,} samples to train on, as {client_id}")
     warm = plan.model_copy(update={"local_steps": 1})
     first = trainer.train(weights, layout, warm)  # whatever is slow only once is not counted below
-    scores = ", ".join(
-        f"{name} {value:.4f}" for name, value in (first.evaluation.metrics if first.evaluation else {}).items()
-    )
+    scores = measured(first.evaluation.metrics if first.evaluation else {})
     print(f"test data  {scores or 'none'}" + (" (untrained)" if scores else ""))
     steps = max(1, min(20, -(-samples // plan.batch_size)))
     begun = time.perf_counter()
@@ -84,7 +105,10 @@ def _check_training(task: Task, client_id: str, plan: Plan) -> int:
     seconds = time.perf_counter() - begun
     epoch = seconds * -(-samples // plan.batch_size) / steps
     finite = bool(np.isfinite(outcome.update).all())
-    print(f"training   {steps} steps: {outcome.metrics}" + ("" if finite else "  it diverged: lower the learning rate"))
+    print(
+        f"training   {steps} {'step' if steps == 1 else 'steps'}: {measured(outcome.metrics)}"
+        + ("" if finite else "  it diverged: lower the learning rate")
+    )
     print(f"time       {epoch:.3g} s for each epoch here, {epoch * plan.local_epochs:.3g} s for each update")
     sent = encoded(outcome.update, layout, "0" * 32, plan, None, seed=0)
     size, plain = len(sent.body), 4 * layout.size

@@ -10,12 +10,12 @@ from fedmq.logs import log_to_stderr
 from fedmq.schemas.errors import ConfigError
 from fedmq.settings import Settings, load_settings
 
-__all__ = ["LOG_LEVELS", "add_settings", "settings_of"]
+__all__ = ["FILE", "LOG_LEVELS", "add_settings", "settings_of"]
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _OPTIONS = {"federation": "--federation", "broker.url": "--broker"}
-_FILE = Path("federation.toml")
+FILE = Path("federation.toml")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def settings_of(options: argparse.Namespace, *more: str) -> Settings:
     """The settings that these options choose; logging is set up."""
     log_to_stderr(options.log_level)
-    path = options.config or (_FILE if _FILE.is_file() else None)
+    path = options.config or (FILE if FILE.is_file() else None)
     overrides = list(options.overrides)
     if options.federation is not None:
         overrides.append(f'federation="{options.federation}"')
