@@ -48,6 +48,7 @@ check: $(VENV)/.dev
 # PIP_INDEX_URL to PyTorch's CPU index for this step.
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing PyTorch, about 200 MB, which takes some minutes"
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	@touch $@
 

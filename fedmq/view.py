@@ -50,6 +50,7 @@ class View:
         self._speeds = speeds or {}
         self._live = None
         self._plain_at = float("-inf")
+        self._plain = ""
         if sys.stderr.isatty():
             try:
                 from rich.console import Console
@@ -74,22 +75,33 @@ class View:
         if self._live is not None:
             self._live.update(self._picture(watch, clients, seconds), refresh=True)
         elif time.monotonic() >= self._plain_at + _PLAIN_INTERVAL:
-            self._plain_at = time.monotonic()
-            print(self._line(watch, clients, seconds), file=sys.stderr, flush=True)
+            news = self._news(watch, clients)
+            if news != self._plain:  # the time alone is none
+                self._plain, self._plain_at = news, time.monotonic()
+                print(self._line(watch, clients, seconds), file=sys.stderr, flush=True)
 
     def _line(self, watch: Watch, clients: int, seconds: float) -> str:
+        news = self._news(watch, clients)
+        if watch.progress is None:
+            return f"{self._title}: {news}"
+        if self._seconds:
+            return f"{self._title}: {min(seconds, self._seconds):4.0f} of {self._seconds:g} s  {news}"
+        return f"{self._title}: {seconds:4.0f} s  {news}"
+
+    def _news(self, watch: Watch, clients: int) -> str:
         progress = watch.progress
         online = sum(status.state == "online" for status in watch.clients.values())
         if progress is None:
-            return f"{self._title}: {online} of {clients} clients ready"
+            return f"{online} of {clients} clients ready"
         name, value = self._measured(watch)
-        shown = "not measured yet" if value is None else f"{value:.3f}"
-        end = f" of {self._seconds:g}" if self._seconds else ""
-        return (
-            f"{self._title}: {seconds:4.0f}{end} s  version {progress.version}  {name} {shown}"
-            f"  {progress.updates_per_second:.1f} updates/s  mean staleness {progress.mean_staleness:.1f}"
-            f"  {in_bytes(progress.uplink_bytes / max(1, progress.updates))} an update  {online} of {clients} clients"
-        )
+        parts = [f"version {progress.version}", "nothing measured yet" if value is None else f"{name} {value:.3f}"]
+        if progress.updates:
+            parts.append(f"{progress.updates_per_second:.1f} updates/s")
+            parts.append(f"mean staleness {progress.mean_staleness:.1f}")
+            parts.append(f"{in_bytes(progress.uplink_bytes / progress.updates)} an update")
+        if progress.state == "training":  # at the end all leave, which looks like an accident
+            parts.append(f"{online} of {clients} clients")
+        return "  ".join(parts)
 
     def _measured(self, watch: Watch) -> tuple[str, float | None]:
         """What is shown, and the devices' mean of it, None until there is one."""
