@@ -9,6 +9,9 @@ import time
 __all__ = ["log_to_stderr"]
 
 
+_AGAIN_SECONDS = 60.0
+
+
 class _Formatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)sZ %(levelname)-7s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
@@ -19,10 +22,39 @@ class _Formatter(logging.Formatter):
         return super().formatException(ei).replace("\n", "\n    ")  # type: ignore[arg-type]
 
 
+class _Seldom(logging.Filter):
+    """Says the same warning again only once a minute, with how often it was: a broker that is away is tried for hours.
+
+    Whoever connects in between says so, and then the same trouble is news again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, tuple[str, float, int]] = {}  # by logger: what, when it was said, how often it was not
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            if str(record.msg).startswith("connected "):
+                self._last.pop(record.name, None)
+            return True
+        text = record.getMessage()
+        last, said_at, unsaid = self._last.get(record.name, ("", 0.0, 0))
+        if record.exc_info is not None or text != last:
+            self._last[record.name] = (text, record.created, 0)
+            return True
+        if record.created - said_at < _AGAIN_SECONDS:
+            self._last[record.name] = (last, said_at, unsaid + 1)
+            return False
+        self._last[record.name] = (last, record.created, 0)
+        record.msg, record.args = f"{text} (again, {unsaid + 1} times since it was last said)", ()
+        return True
+
+
 def log_to_stderr(level: str = "info") -> None:
     """Send FedMQ's logs to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
+    handler.addFilter(_Seldom())
     logger = logging.getLogger("fedmq")
     logger.handlers = [handler]
     logger.setLevel(level.upper())

@@ -1,0 +1,52 @@
+"""What reaches standard error of a process that has the same trouble again and again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from fedmq.logs import log_to_stderr
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    logger = logging.getLogger("fedmq")
+    handlers, propagate, level = logger.handlers, logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+def said(name: str, level: int, text: str, at: float) -> None:
+    """A line of this logger, at this time."""
+    logger = logging.getLogger(name)
+    record = logger.makeRecord(name, level, __file__, 1, text, (), None)
+    record.created = at
+    logger.handle(record)
+
+
+def test_the_same_trouble_is_said_once_a_minute_and_at_once_when_it_comes_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log_to_stderr()
+    away = "disconnected reason='no broker answers'"
+    for second in range(130):
+        said("fedmq.aggregator", logging.WARNING, away, 1000.0 + second)
+        said("fedmq.client", logging.INFO, "trained", 1000.0 + second)
+    said("fedmq.aggregator", logging.INFO, "connected run=a", 1130.0)
+    said("fedmq.aggregator", logging.WARNING, away, 1131.0)
+    said("fedmq.aggregator", logging.WARNING, "something else", 1132.0)
+    said("fedmq.aggregator", logging.WARNING, away, 1133.0)
+    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines() if "trained" not in line]
+    warning = f"WARNING fedmq.aggregator {away}"
+    assert lines == [
+        warning,
+        f"{warning} (again, 60 times since it was last said)",
+        f"{warning} (again, 60 times since it was last said)",
+        "INFO    fedmq.aggregator connected run=a",
+        warning,
+        "WARNING fedmq.aggregator something else",
+        warning,
+    ]
