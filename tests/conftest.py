@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -15,6 +16,16 @@ from fedmq.broker_config.mosquitto import find_mosquitto
 from fedmq.broker_config.start import RunningBroker, start_broker
 from tests.brokers import RunMosquitto
 from tests.system.processes import PATIENCE, until
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sends FedMQ's logs elsewhere than the next test looks for them."""
+    logger = logging.getLogger("fedmq")
+    handlers, propagate, level = logger.handlers, logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
