@@ -127,11 +127,11 @@ class AggregatorCore:
         self._remember(client_id, offer.digest, judged)
         return judged
 
-    def unreadable(self, client_id: str | None, reason: Reason, now: float, times: int) -> bool:
+    def unreadable(self, client_id: str, reason: Reason, now: float, times: int) -> bool:
         """Messages that have no verdict, since there is nothing to name; whether their client is in quarantine now."""
         self.state.rejected[reason] += times
         quarantine = self.state.quarantine
-        return client_id is not None and quarantine.offence(self.rules.quarantine, client_id, reason, now, times)
+        return quarantine.offence(self.rules.quarantine, client_id, reason, now, times)
 
     def presence(self, client_id: str, online: bool, now: float) -> None:
         """A client came or went; only a cohort minds."""

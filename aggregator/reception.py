@@ -104,7 +104,7 @@ class Reception:
         self._seldom = Sparing(at_once=1)
         self._left_out: Counter[str] = Counter()  # messages that were not read, and no line of the log has said so
         # Refusals, by client and reason: the state may be a thread's when there is one.
-        self._uncounted: Counter[tuple[str | None, Reason]] = Counter()
+        self._uncounted: Counter[tuple[str, Reason]] = Counter()
         self._attention = attention
         self._unread = ""  # why the list of the revoked could not be read last
         self._out: frozenset[str] = frozenset()
@@ -178,7 +178,7 @@ class Reception:
         if self._uncounted:
             uncounted, self._uncounted = self._uncounted, Counter()
             for (client_id, reason), times in uncounted.items():
-                if self.core.unreadable(client_id, reason, self._now(), times) and client_id is not None:
+                if self.core.unreadable(client_id, reason, self._now(), times):
                     self._shut_out(client_id)
         for (client_id, why), times in self._attention.take().items():
             self.core.state.later[why] += times
@@ -188,15 +188,17 @@ class Reception:
             try:
                 self.received(message)
             except ProtocolError as error:
-                self.unreadable(message.topic, error)
+                self.unreadable(message, error)
         return True
 
-    def unreadable(self, topic: str, error: ProtocolError) -> None:
+    def unreadable(self, message: Message, error: ProtocolError) -> None:
         """A message that cannot be read: it has no answer, since there is nothing in it that one could name."""
-        client_id = self._topics.sender(topic)
-        self._uncounted[client_id, error.reason] += 1
-        if client_id is not None:
+        topic, client_id = message.topic, self._topics.sender(message.topic)
+        if client_id is not None and message.payload:
+            self._uncounted[client_id, error.reason] += 1
             self._attention.wasted(client_id)
+        elif client_id is not None:  # nobody has signed it, and it says nothing: no client is to answer for it
+            self._attention.forged(client_id)
         if (left_out := self._sparing.line(topic, self._now())) is not None:
             log.warning("ignored topic=%s reason=%s detail=%r left_out=%d", topic, error.reason, str(error), left_out)
 

@@ -319,7 +319,7 @@ class AggregatorService:
             if not self._reception.received(message):
                 self._shown_by_others(message.topic, message.payload)
         except ProtocolError as error:
-            self._reception.unreadable(message.topic, error)
+            self._reception.unreadable(message, error)
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state

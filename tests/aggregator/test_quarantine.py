@@ -109,7 +109,7 @@ def test_what_is_late_or_too_often_never_counts(tmp_path: Path) -> None:
 def test_what_somebody_else_may_have_sent_never_counts_where_messages_are_signed(tmp_path: Path) -> None:
     door = Door(tmp_path, RULES, signed=True)
     for _ in range(5 * AFTER):
-        for payload in (door.offer(float("nan")), b"\xc1", door.offer(layout="0" * 64)):
+        for payload in (door.offer(float("nan")), b"\xc1", door.offer(layout="0" * 64), b""):
             door.client.publish(TOPICS.update(CLIENT), payload)
         door.work(0.1)
     assert door.state.rejected == {"signature": 15 * AFTER}
