@@ -27,6 +27,7 @@ __all__ = ["ClientCore"]
 
 _RETRAIN_LONGEST = 3600.0
 _RECEIPT_WAIT = 2.0  # seconds that a device waits for its receipt before it takes a model
+_NO_RECEIPT = -1  # in place of a sequence number
 _AHEAD = 1  # updates without a verdict beside which another model is taken: one goes out while one is made
 _FAILURE_AFTER = 5.0  # seconds until a failed training is tried again; doubled each time
 _FAILURE_LONGEST = 600.0
@@ -166,12 +167,14 @@ class ClientCore:
         return self.tick(now)
 
     def failed(self, now: float) -> list[Action]:
-        """A job failed; the next attempt takes the newest snapshot, after a while."""
+        """A job failed; the next attempt takes the newest snapshot, after a while. None is taken before that."""
         wait = min(_FAILURE_AFTER * 2 ** min(self._failures, _DOUBLINGS), _FAILURE_LONGEST)
         self._failures += 1
-        self._not_before = self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
+        self._not_before = now + wait * self._random.uniform(0.75, 1.25)
+        self._hold = (_NO_RECEIPT, self._not_before)
+        self._retrain_at = self._not_before + _RECEIPT_WAIT  # on the one at hand, if none comes until then
         self.training = None
-        return self._follow()
+        return self.tick(now)
 
     def reply(self, reply: Reply, now: float) -> list[Action]:
         """What became of offers."""

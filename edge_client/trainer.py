@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -29,10 +30,15 @@ def train(
     plan: Plan,
     loss_function: Callable[[Any, Any], torch.Tensor],
     generator: torch.Generator | None = None,
+    data: str = "the data",
 ) -> dict[str, float]:
     """Train a model in place as the plan says; the mean loss of the last pass.
 
     With a proximal term rho, the loss is that plus rho/2 |x - x_base|^2 (Li et al. 2020, arXiv 1812.06127).
+
+    Raises:
+        ConfigError: the loss is no number before the first step.
+
     """
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -42,11 +48,16 @@ def train(
     steps_left = plan.local_steps or plan.local_epochs * len(loader)
     total = 0.0
     counted = 0
+    begun = False
     while steps_left > 0:
         total, counted = 0.0, 0
         for inputs, targets in loader:
             optimizer.zero_grad(set_to_none=True)
             loss = loss_function(model(inputs), targets)
+            if not begun and not math.isfinite(float(loss.detach())):
+                found = str(float(loss.detach())).replace("nan", "NaN")
+                raise ConfigError(f"the loss is {found} before training: look for NaN or infinities in {data}")
+            begun = True
             loss.backward()  # type: ignore[no-untyped-call]
             for parameter, anchor in zip(parameters, anchors, strict=False):
                 if parameter.grad is not None:
@@ -130,7 +141,8 @@ class TorchTrainer:
             if self._task.train is not None:
                 measured = self._task.train(self.model, self.data, plan) or {}
             else:
-                measured = train(self.model, self.dataset, plan, loss_of(self._task), generator)
+                data = f"load_data({self._client_id!r})"
+                measured = train(self.model, self.dataset, plan, loss_of(self._task), generator, data)
         update = update_vector(weights, to_vector(self.model, layout), layout)
         metrics = checked(measured, f"task {self._task.path}: what train() returned")
         return Outcome(update, self.num_samples, metrics, evaluation, local_state(self.model, layout))

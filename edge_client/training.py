@@ -69,7 +69,10 @@ def update_vector(base: Vector, trained: Vector, layout: Layout) -> Vector:
         trained[start : start + len(piece)] -= piece
     # Any NaN or infinity is in the sum, and float32s cannot overflow float64: no array of truths of the model's length.
     if not np.isfinite(trained.sum(dtype=np.float64)):
-        raise ConfigError("the training diverged: the weights have a NaN or an infinity; is the learning rate high?")
+        raise ConfigError(
+            "the training diverged: the weights have a NaN or an infinity; "
+            "is the learning rate high, or is there a NaN in the data?"
+        )
     return trained
 
 

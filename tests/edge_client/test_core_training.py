@@ -157,14 +157,15 @@ def test_a_failed_job_is_tried_again_on_the_newest_snapshot_after_longer_and_lon
     core.head(head(0), True, 0.0)
     now = 0.0
     for failures in range(9):
-        assert core.failed(now) == [Follow(True)]
-        assert core.head(head(failures + 1), True, now + 0.1) == [], "not before the wait is over"
+        assert core.failed(now) == [], "no model is fetched that is not trained on"
         due = core.deadline()
         assert due is not None
         assert due - now == pytest.approx(min(5.0 * 2**failures, 600.0), rel=0.25)
         assert core.tick(due - 0.001) == []
-        assert core.tick(due) == [Follow(False), Train(head(failures + 1))]
-        now = due
+        assert core.tick(due) == [Follow(True)]
+        newest = head(failures + 1)
+        assert core.head(newest, True, due + 0.1) == [Follow(False), Train(newest)]
+        now = due + 0.1
     core.trained(offer(0), [], now)
     core.reply(accepted(0), now)
     core.head(head(100), True, now)
@@ -172,6 +173,19 @@ def test_a_failed_job_is_tried_again_on_the_newest_snapshot_after_longer_and_lon
     due = core.deadline()
     assert due is not None
     assert due - now <= 5.0 * 1.25, "a success makes the waits short again"
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_after_a_failure_without_a_newer_model_it_tries_the_one_at_hand(connected: bool) -> None:
+    core, _ = trained_core(version=3)
+    core.reply(accepted(0), 0.0)
+    core.head(head(4), True, 1.0)
+    if not connected:
+        core.disconnected()
+    core.failed(10.0)
+    assert core.head(head(5), True, 11.0) == [], "not before the wait is over"
+    assert [action for action in core.tick(14.9 + 1.3) if action != Follow(True)] == []
+    assert Train(head(5)) in core.tick(16.3 + 2.0)
 
 
 def test_waits_stay_at_their_longest_however_often_it_trains_or_fails() -> None:

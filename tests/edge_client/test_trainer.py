@@ -247,6 +247,19 @@ def test_a_training_that_diverges_is_an_error_and_leaves_no_nan_on_the_device() 
     assert np.isfinite(outcome.update).all()
 
 
+@pytest.mark.parametrize(("bad", "found"), [(np.nan, "NaN"), (np.inf, "inf")])
+def test_a_loss_that_is_no_number_before_training_is_the_data_s_fault_not_the_learning_rate_s(
+    bad: float, found: str
+) -> None:
+    inputs, targets = points(8)
+    trainer = TorchTrainer(task_of(small_net, (inputs, torch.full_like(targets, bad))), "dev-6", seed=0)
+    with pytest.raises(ConfigError) as caught:
+        job(trainer, Plan())
+    assert str(caught.value) == (
+        f"the loss is {found} before training: look for NaN or infinities in load_data('dev-6')"
+    )
+
+
 def test_a_task_that_raises_leaves_no_half_trained_local_parameters() -> None:
     def broken(model: nn.Module, data: Any, plan: Plan) -> None:
         with torch.no_grad():
