@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fedmq.edge_client.amounts import in_words, of
+
 __all__ = ["Allowance", "Budget", "Shortage", "Spent"]
 
 _DAY_SECONDS = 86_400
@@ -101,11 +103,10 @@ class Budget:
         limit = (self.uplink if shortage.direction == "uplink" else self.downlink) or 0
         what, plan = ("an update", "plan.codec") if shortage.direction == "uplink" else ("a model", "snapshot_codec")
         if shortage.needed <= limit:
-            unit, letter = next(((10**n, u) for n, u in ((9, "GB"), (6, "MB"), (3, "kB")) if limit >= 10**n), (1, "B"))
             used = self.spent.uplink if shortage.direction == "uplink" else self.spent.downlink
             return (
-                f"{used / unit:.1f} of {limit / unit:g} {letter} of {name} used today, {what} takes "
-                f"{shortage.needed / unit:.1f} {letter}; this device goes on after 00:00 UTC"
+                f"{of(used, limit)} of {name} used today, {what} takes {in_words(shortage.needed, limit)}; "
+                "this device goes on after 00:00 UTC"
             )
         return f"{name} is {limit} bytes, {what} takes {shortage.needed}: allow more, or choose another {plan}"
 

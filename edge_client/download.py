@@ -77,6 +77,12 @@ class Download:
         self._ask_at = now + self._quiet
         return True
 
+    @property
+    def came(self) -> int:
+        """Bytes that are here."""
+        there = self._spool.coverage.there() if self._spool is not None else []
+        return sum(end - start for start, end in there)
+
     def body(self) -> memoryview:
         """The encoded weights, when it is complete."""
         assert self._spool is not None

@@ -6,6 +6,7 @@ turns to another.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from fedmq.schemas.wire import decode, encode
 from fedmq.transport.link import Link
 
 __all__ = ["Fetch"]
+
+log = logging.getLogger("fedmq.client")
 
 _SLOTS = 2  # of the protocol
 _LOOK_SECONDS = 30.0  # until a slot that shows nothing is given up
@@ -71,6 +74,8 @@ class Fetch:
         going_on = self._download is not None and not self._download.lost and self._download.head.run == head.run
         if self._looking is None and (not going_on or (self._download is not None and self._download.complete)):
             self._begin(head, now)
+        else:
+            log.debug("not taking client=%s version=%d: another is on its way", self._client_id, head.version)
 
     def take(self, topic: str, payload: bytes, now: float) -> bool:
         """A message on a topic of parts; False if it is on another.
@@ -107,6 +112,13 @@ class Fetch:
         """The head and the encoded weights of the last download, if it is complete."""
         download = self._download
         return (download.head, download.body()) if download is not None and download.complete else None
+
+    def receiving(self) -> tuple[int, int, int] | None:
+        """The version that is on its way, how many of its bytes are here, and how many it has; None if none is."""
+        download = self._download
+        if download is None or download.lost or download.complete:
+            return None
+        return download.head.version, download.came, download.head.size
 
     def digest(self) -> str:
         """The SHA-256 of what `ready` gives, in hex; most of it was reckoned while the parts came.
@@ -183,6 +195,7 @@ class Fetch:
             self._link.unsubscribe(self._topics.slot(self._looking.slot))
             self._looking = None
         self._download = Download(head, self._path, self._window, now)
+        log.info("receiving client=%s version=%d bytes=%d", self._client_id, head.version, head.size)
         self.tick(now)  # its slot is kept from now on
         self._listen(now)
 
@@ -204,6 +217,9 @@ class Fetch:
             self._link.subscribe(*(self._topics.part(slot, part) for part in new))
         if download.complete:
             self._losses = 0
+            log.info(
+                "received client=%s version=%d bytes=%d", self._client_id, download.head.version, download.head.size
+            )
             self._say(download.head, done=True)
 
     def _look(self, slot: int, instead_of: int, now: float) -> None:

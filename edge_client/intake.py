@@ -64,7 +64,6 @@ class Intake:
             most_bytes = 4 * layout.size + _SLACK_BYTES
             if head.part_bytes is None or head.size > most_bytes:
                 raise ProtocolError("malformed", f"a head of {head.size} bytes in parts of {head.part_bytes}")
-            log.info("taking client=%s version=%d bytes=%d in parts", self._client_id, head.version, head.size)
             self._fetch.want(head, most_bytes, now)
         return [*actions, *self.fetched(now)]
 

@@ -82,6 +82,16 @@ class Offers:
         """Whether one that was trained on this version has no verdict."""
         return any(pending.base == (run, version) for pending in self._pending.values())
 
+    def sending(self) -> tuple[int, int, int] | None:
+        """The number of the update that goes in parts, how many of its bytes are there, and how many it has.
+
+        None if none does.
+        """
+        for sequence, pending in self._pending.items():
+            if pending.upload is not None and pending.upload.told_at is not None:
+                return sequence, max(0, pending.size - pending.missing), pending.size
+        return None
+
     def connected(self, now: float) -> None:
         """In a new connection nobody knows what of the last one came through."""
         for pending in self._pending.values():

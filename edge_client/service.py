@@ -19,6 +19,7 @@ from fedmq.edge_client.actions import (
     Stop,
     Train,
 )
+from fedmq.edge_client.amounts import of
 from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.feedback import seed_of
@@ -123,10 +124,12 @@ class ClientService:
         self._shown = Shown(link, topics, status, self._meter)
         self._asked: Stop | None = None
         self._quiet_at: float | None = None  # when to say that there is no model
+        self._quiet = ""  # as it was said, until there is one
         self._aggregator_online: bool | None = None
         self._connected = False
         self._shortage: Shortage | None = None  # that was said
         self._pause = ""  # as it was said
+        self._sending: int | None = None  # the number of the update whose sending was said
         local = outbox.local()
         if local:
             training.restore(local)
@@ -184,13 +187,42 @@ class ClientService:
             self._perform(self._intake.fetched(now), now)
         if self._quiet_at is not None and now >= self._quiet_at:
             self._quiet_at = None
-            if self._core.newest is None:
-                name = self._topics.federation
-                said = f"no model in federation {name!r} yet: does its aggregator run, is the name right?"
-                log.warning("waiting client=%s detail=%r", self._client_id, said)
-                self._shown.say(detail=said)
+            self._say_quiet()
+        if self._quiet and (self._core.newest is not None or self._fetch.receiving() is not None):
+            if self._shown.status.detail == self._quiet:
+                self._shown.say(detail="")
+            self._quiet = ""
+        self._shown.transfers(self._transfers(), now)
         self._say_pause()
         self._shown.publish(now)
+
+    def _say_quiet(self) -> None:
+        if self._core.newest is not None or self._fetch.receiving() is not None:
+            return
+        name = self._topics.federation
+        said = f"no model in federation {name!r} yet: does its aggregator run, is the name right?"
+        if self._aggregator_online is not None:
+            state = "online" if self._aggregator_online else "offline"
+            said = f"no model in federation {name!r} yet; its aggregator is {state}"
+        self._quiet = said
+        log.warning("waiting client=%s detail=%r", self._client_id, said)
+        self._shown.say(detail=said)
+
+    def _transfers(self) -> str:
+        """What goes in parts now, and how far it is."""
+        said = []
+        receiving, sending = self._fetch.receiving(), self._core.offers.sending()
+        if receiving is not None:
+            version, came, size = receiving
+            said.append(f"receiving version {version}: {of(came, size)}")
+        if sending is not None:
+            sequence, went, size = sending
+            if sequence != self._sending:
+                self._sending = sequence
+                parts = -(-size // self._core.offers.part_bytes)
+                log.info("sending client=%s sequence=%d bytes=%d parts=%d", self._client_id, sequence, size, parts)
+            said.append(f"sending update {sequence}: {of(went, size)}")
+        return "; ".join(said)
 
     def _say_pause(self) -> None:
         if self._core.paused != self._shortage:

@@ -12,6 +12,7 @@ __all__ = ["Shown", "last_will"]
 
 _INTERVAL = 0.5  # seconds between two statuses at least
 _CONTRADICTIONS = 10.0  # seconds between two that only contradict an old one at least: bytes may cost money
+_TRANSFERS_INTERVAL = 5.0  # the same for how far a transfer is
 _DETAIL = 2000  # characters
 
 
@@ -42,6 +43,8 @@ class Shown:
         self._meter = meter
         self._sent: ClientStatus | None = None
         self._sent_at = -_INTERVAL
+        self._transfers = ""  # as they were said
+        self._transfers_at = -_TRANSFERS_INTERVAL
         self._contradict_at: float | None = None
         self._contradicted_at = -_CONTRADICTIONS
 
@@ -56,6 +59,17 @@ class Shown:
         """Count payloads."""
         status = self.status
         self.say(uplink_bytes=status.uplink_bytes + up, downlink_bytes=status.downlink_bytes + down)
+
+    def transfers(self, said: str, now: float) -> None:
+        """What is being sent or received, empty if nothing is; not in place of anything worse, nor all the time."""
+        detail, old = self.status.detail, self._transfers
+        if detail not in ("", old) or said == old == detail:
+            return
+        if said and now < self._transfers_at + _TRANSFERS_INTERVAL:
+            return
+        if said or detail:
+            self._transfers, self._transfers_at = said, now
+            self.say(detail=said)
 
     def publish(self, now: float, *, at_once: bool = False) -> None:
         """Have the broker show it, if it is news and not too soon."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -17,16 +18,25 @@ from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService
 from fedmq.edge_client.training import NumpyTrainer
-from fedmq.schemas.errors import Reason
+from fedmq.schemas.errors import ProtocolError, Reason
 from fedmq.schemas.layout import Entry, Layout
-from fedmq.schemas.messages import Head, LayoutNotice, Offer, Receipt, Reply, UpdateId
+from fedmq.schemas.messages import (
+    Head,
+    LayoutNotice,
+    Missing,
+    Offer,
+    Receipt,
+    Reply,
+    SnapshotPart,
+    UpdateId,
+)
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.tasks.contract import Arrays, Trained
 from fedmq.transport.link import Message
 from fedmq.transport.memory import MemoryBroker
-from tests.edge_client.words import RUN, online
+from tests.edge_client.words import DIGEST, RUN, offline, online
 
 TOPICS = Topics("f")
 LAYOUT = Layout((Entry("w", (1,)),))
@@ -106,6 +116,23 @@ class Device:
         )
         self.say(TOPICS.model, encode(head, body))
 
+    def announce(self, version: int, parts: int) -> None:
+        """Publish the head of a model in parts of 4,096 bytes; `part` publishes one of them."""
+        head = Head(
+            run=RUN, version=version, plan=Plan(), layout=LAYOUT.digest, codec="float32", size=4096 * parts,
+            digest=DIGEST, slot=0, part_bytes=4096,
+        )  # fmt: skip
+        self.say(TOPICS.model, encode(head))
+
+    def part(self, version: int, part: int) -> None:
+        self.say(TOPICS.part(0, part), encode(SnapshotPart(run=RUN, version=version), bytes(4096)))
+
+    def lacks(self, update: UpdateId, start: int, end: int) -> None:
+        """Say that these bytes of an update in parts are missing."""
+        missing = Missing(update=update, ranges=((start, end),), window=8, heard=1000)
+        self.say(TOPICS.reply("dev"), encode(Reply(run=RUN, incarnation="1" * 32, missing=(missing,))))
+        self.wait(0.1)
+
     def reject(self, update: UpdateId, reason: Reason, times: int = 1) -> None:
         receipt = Receipt(update=update, verdict="rejected", reason=reason)
         self.say(TOPICS.reply("dev"), encode(Reply(run=RUN, incarnation="1" * 32, receipts=(receipt,) * times)))
@@ -142,7 +169,8 @@ class Device:
             while self._aggregator.waiting:
                 event = self._aggregator.poll(0.0)
                 if isinstance(event, Message):
-                    self.offers.append(decode(event.payload, Offer)[0])
+                    with suppress(ProtocolError):  # a part, or what is needed
+                        self.offers.append(decode(event.payload, Offer)[0])
             self.service.tick()
 
 
@@ -226,3 +254,50 @@ def test_a_device_that_hears_of_no_model_says_so_once_and_not_when_there_is_one(
     other.snapshot(1)
     other.wait(10.0)
     assert not [record for record in caplog.records if "no model in federation" in record.getMessage()]
+
+
+def test_a_device_that_receives_its_first_model_does_not_say_that_there_is_none_but_how_far_it_is(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    device.announce(28, parts=3)
+    device.wait(0.5)
+    assert device.service.complaint == "receiving version 28: 0.0 of 12.3 kB"
+    device.part(28, 0)
+    device.wait(6.0)
+    assert device.service.complaint == "receiving version 28: 4.1 of 12.3 kB"
+    device.announce(29, parts=3)  # no reason to begin again
+    device.part(28, 1)
+    device.part(28, 2)
+    device.wait(1.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert "receiving client=dev version=28 bytes=12288" in lines
+    assert "received client=dev version=28 bytes=12288" in lines
+    assert not [line for line in lines if "version=29" in line or "no model" in line]
+
+
+def test_without_a_model_it_says_that_the_aggregator_is_offline_if_it_is_until_a_model_comes(device: Device) -> None:
+    device.say(TOPICS.aggregator, encode(offline()))
+    device.wait(10.0)
+    assert device.service.complaint == "no model in federation 'f' yet; its aggregator is offline"
+    device.announce(1, parts=2)
+    device.wait(1.0)
+    assert device.service.complaint == "receiving version 1: 0.0 of 8.19 kB"
+
+
+def test_how_far_an_update_in_parts_is_is_in_the_status_and_its_beginning_in_the_log(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    [made] = device.offers
+    device.service._core.offers.part_bytes = 2  # as in a broker of very small messages
+    device.lacks(made.update, 0, made.size)
+    device.wait(0.5)
+    assert device.service.complaint == f"sending update 0: 0 of {made.size} B"
+    assert f"sending client=dev sequence=0 bytes={made.size} parts={-(-made.size // 2)}" in caplog.messages
+    device.accept(made.update)
+    device.wait(0.1)
+    assert device.service.complaint == ""
