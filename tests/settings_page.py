@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -10,6 +11,8 @@ from pydantic_core import PydanticUndefined
 
 from fedmq.aggregator.config import AggregatorSettings
 from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.staleness import exponential, hinge, polynomial
+from fedmq.aggregator.strategies import STRATEGIES
 from fedmq.broker_config.settings import BrokerSettings
 from fedmq.edge_client.config import DeviceSettings
 from fedmq.schemas.plan import Plan
@@ -28,6 +31,8 @@ file: each uses what concerns it, and a login that differs from device to device
 This page is written by `python -m tests.settings_page`, and a test compares.
 """
 
+STALENESS = {"polynomial": polynomial, "hinge": hinge, "exponential": exponential}
+
 SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("broker", BrokerSettings, "How to reach the broker."),
     (
@@ -38,8 +43,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     (
         "aggregator",
         AggregatorSettings,
-        "How updates become versions. Settings of a strategy are explained, with their defaults, in"
-        " [Algorithms](algorithms.md).",
+        "How updates become versions. Settings of a strategy have its default unless they are given; they are explained"
+        " in [Algorithms](algorithms.md).",
     ),
     ("aggregator.goal", Goal, "Whatever comes first ends the run; with none it goes on until it is stopped."),
     ("device", DeviceSettings, "What a device decides for itself."),
@@ -59,10 +64,23 @@ def page() -> str:
         rows = [f"## `[{name}]`\n\n{sentence}\n\n| key | default | |\n| --- | --- | --- |"]
         for key, field in model.model_fields.items():
             if key != "goal":
-                text = field.description or described.get(key) or "see Algorithms"
+                text = field.description or described.get(key) or f"{defaults(key)}; see Algorithms"
                 rows.append(f"| `{key}` | {shown(field.default)} | {text.replace('|', '&#124;')} |")
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def defaults(key: str) -> str:
+    """What a setting of strategies, or of staleness functions, is where it is not given."""
+    letter = key.removeprefix("staleness_")
+    makers: dict[str, Any] = STRATEGIES if letter == key else STALENESS
+    found: dict[str, list[str]] = {}
+    for name, make in makers.items():
+        parameter = inspect.signature(make).parameters.get(letter)
+        if parameter is not None:
+            found.setdefault(shown(parameter.default).strip('"') or "none", []).append(name)
+    everywhere = [value for value, names in found.items() if len(names) == len(makers)]
+    return "; ".join(everywhere or [f"{value} in {', '.join(names)}" for value, names in found.items()])
 
 
 def shown(default: Any) -> str:

@@ -87,6 +87,15 @@ def test_the_help_of_a_command_shows_an_example_that_parses(name: str, capsys: p
     parser.parse_args(arguments)
 
 
+@pytest.mark.parametrize("name", ["aggregator", "export"])
+def test_the_help_says_what_is_taken_where_nothing_is_given(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of the lines on standard error (default: info)" in said
+    assert name != "export" or "numpy's format (default: model.safetensors)" in said
+
+
 def test_without_a_command_it_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"]):
         with pytest.raises(SystemExit) as ended:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedmq.broker_config.provision.client_list import check_devices
-from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR, Folder
+from fedmq.broker_config.provision.folder import Folder
 from fedmq.broker_config.provision.host_names import address_of, check_host
 from fedmq.broker_config.provision.record import Account, Record
 from fedmq.schemas.errors import ConfigError
@@ -113,6 +113,6 @@ def _settings(before: Record | None, request: Request, folder: Folder) -> Record
 
 def _known(account: str, record: Record, option: str, folder: Folder) -> None:
     if account not in record.accounts:
-        devices = [name for name in record.accounts if name not in (AGGREGATOR, OPERATOR)]
+        devices = record.devices
         shown = ", ".join(devices[:5]) + (f" and {len(devices) - 5} more" if len(devices) > 5 else "")
         raise ConfigError(f"{option}: client {account!r} is not in {folder.root}; there are {shown}")

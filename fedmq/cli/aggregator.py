@@ -7,12 +7,15 @@ the folder is kept aside, and another begins from its weights.
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 
 from fedmq.aggregator.cycles import look_for_cycles_seldom
 from fedmq.aggregator.freed_memory import keep_freed_memory
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.server import Aggregator
+
+log = logging.getLogger("fedmq.aggregator")
 
 EXAMPLE = "fedmq aggregator --config federation.toml --set plan.learning_rate=0.02"
 
@@ -37,6 +40,9 @@ def run(options: argparse.Namespace) -> int:
     aggregator = Aggregator(
         settings_of(options), new_run=options.new_run, init_from=options.init_from, replace=options.replace
     )
+    shown = aggregator.settings
+    where = f"broker={shown.broker.url} run_folder={shown.run_folder}"
+    log.info("starting federation=%s %s strategy=%s", shown.federation, where, aggregator.strategy.name)
     look_for_cycles_seldom()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: aggregator.ask_to_stop(signal.Signals(number).name))

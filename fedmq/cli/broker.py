@@ -14,6 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from fedmq.broker_config.provision.folder import Folder
+from fedmq.broker_config.provision.host_names import broker_url
+from fedmq.broker_config.provision.record import read_record
 from fedmq.broker_config.secure import SecureBroker
 from fedmq.broker_config.start import is_loopback, openness, start_broker
 from fedmq.schemas.errors import ConfigError
@@ -81,7 +84,7 @@ def _run_secure(options: argparse.Namespace) -> int:
     if options.insecure:
         raise ConfigError("--insecure does not go with --secure; say one of them")
     with SecureBroker(options.secure) as broker:
-        at = f"mosquitto at {broker.running.url}, with the rules in {options.secure}"
+        at = f"mosquitto at {_named(options.secure) or broker.running.url}, with the rules in {options.secure}"
         print(f"{at} (log: {broker.running.log}); Ctrl-C stops it", flush=True)
         while broker.running.running:
             time.sleep(_LOOK_SECONDS)
@@ -89,3 +92,9 @@ def _run_secure(options: argparse.Namespace) -> int:
                 print(said, flush=True)
     print(f"the broker ended by itself; see {broker.running.log}", flush=True)
     return 1
+
+
+def _named(folder: Path) -> str | None:
+    """The url that devices use, whose name the broker's certificate has; None where only the broker's files are."""
+    record = read_record(Folder(folder))
+    return None if record is None else broker_url(record.hosts[0], record.port)

@@ -7,12 +7,15 @@ settings do not fit the federation.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
 
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.device import EdgeClient
+
+log = logging.getLogger("fedmq.client")
 
 EXAMPLE = "fedmq client --config federation.toml --client-id dev-7"
 
@@ -26,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it."""
     client = EdgeClient(settings_of(options), options.client_id)
+    shown = client.settings
+    where = f"broker={shown.broker.url} device_folder={shown.device_folder(client.client_id)}"
+    log.info("starting client=%s federation=%s %s", client.client_id, shown.federation, where)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: client.ask_to_stop(signal.Signals(number).name))
     code = client.run().code

@@ -22,7 +22,10 @@ EXAMPLE = "fedmq export --config federation.toml --out model.safetensors"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument(
-        "--out", type=Path, default=Path("model.safetensors"), help="the file; *.npz writes numpy's format"
+        "--out",
+        type=Path,
+        default=Path("model.safetensors"),
+        help="the file; *.npz writes numpy's format (default: model.safetensors)",
     )
     parser.add_argument("--folder", type=Path, help="the run folder, in place of the federation's")
     add_settings(parser)

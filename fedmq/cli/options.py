@@ -36,7 +36,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--log-level",
         choices=LOG_LEVELS,
         default="info",
-        help="of the lines on standard error",
+        help="of the lines on standard error (default: info)",
     )
 
 

@@ -100,6 +100,12 @@ def test_open_modes_are_closed_again(provision: Provision) -> None:
     check_bundles(provision.root)
 
 
+def test_whoever_is_revoked_is_not_among_those_who_are_there(provision: Provision) -> None:
+    provision.begin("dev-1", "dev-2")
+    provision("--revoke", "dev-2")
+    assert provision.fails("--revoke", "dev-9").endswith("; there are dev-1")
+
+
 def test_a_bundle_takes_its_task_file_with_it(provision: Provision, tmp_path: Path) -> None:
     Path("mine.py").write_text("# one")
     said = provision.begin("dev-1", options=("--task", "mine.py"))
