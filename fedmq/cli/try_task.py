@@ -16,6 +16,7 @@ from fedmq.schemas.errors import ConfigError
 from fedmq.tasks.initial import STATISTICS_KEY
 from fedmq.tasks.loader import load_task
 from fedmq.testbed import Testbed
+from fedmq.unstable import advice
 from fedmq.view import View
 
 EXAMPLE = "fedmq try task.py --clients 3 --seconds 30 --set plan.learning_rate=0.02"
@@ -80,5 +81,9 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"version {result.version}, {result.figures['accepted']} updates; devices' mean: {measured or 'not measured'}"
     )
+    losses = [sample.metrics["loss"] for sample in bed.samples if "loss" in sample.metrics]
+    late = bed.watch.progress.mean_staleness if bed.watch.progress else 0.0
+    if said := advice(losses, late, len(names), bed.loaded.aggregator):
+        print(said)
     print(f"model: {model}\nlogs: {folder}/logs")
     return 0
