@@ -134,7 +134,7 @@ def test_check_prints_what_a_device_will_need(capsys: pytest.CaptureFixture[str]
     assert said["model"].startswith("4 parameters, 0 statistics, layout ")
     assert said["data"] == "20 samples to train on, as dev-7"
     assert said["update"] == "8 bytes as float16: 2.0 times fewer than float32's 16"
-    assert re.fullmatch(r"1 step: loss \d\.\d{1,4}", said["training"])
+    assert re.fullmatch(r"1 step: loss [\d.]{1,6}(e-\d+)?", said["training"])
     assert said["broker"] == "not checked; --config FILE names it"
     Path("federation.toml").write_text('federation = "f"')
     assert main(["check", "task.py"]) == 0
