@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
         settings_of(options), new_run=options.new_run, init_from=options.init_from, replace=options.replace
     )
     shown = aggregator.settings
-    where = f"broker={shown.broker.url} run_folder={shown.run_folder}"
+    broker = f"broker={shown.broker.url} reconnect_max_seconds={shown.broker.reconnect_max_seconds:g}"
+    where = f"{broker} run_folder={shown.run_folder}"
     log.info("starting federation=%s %s strategy=%s", shown.federation, where, aggregator.strategy.name)
     look_for_cycles_seldom()
     for number in (signal.SIGTERM, signal.SIGINT):

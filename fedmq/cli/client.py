@@ -30,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     """Do it."""
     client = EdgeClient(settings_of(options), options.client_id)
     shown = client.settings
-    where = f"broker={shown.broker.url} device_folder={shown.device_folder(client.client_id)}"
+    broker = f"broker={shown.broker.url} reconnect_max_seconds={shown.broker.reconnect_max_seconds:g}"
+    where = f"{broker} device_folder={shown.device_folder(client.client_id)}"
     log.info("starting client=%s federation=%s %s", client.client_id, shown.federation, where)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: client.ask_to_stop(signal.Signals(number).name))

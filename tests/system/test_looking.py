@@ -47,7 +47,7 @@ def test_status_of_a_federation_that_is_not_there_says_where_it_looked(at_work: 
 
 def test_the_first_lines_say_where_everything_is(at_work: Federation) -> None:
     aggregator, ada = at_work.programs[:2]
-    where = f"federation={at_work.name} broker={at_work.settings['broker.url']}"
+    where = f"federation={at_work.name} broker={at_work.settings['broker.url']} reconnect_max_seconds=1"
     assert f"starting {where} run_folder={at_work.run_folder} strategy=fedbuff" in aggregator.log
     outbox = at_work.folder / "state" / "fedmq" / at_work.name / "ada"
     assert f"starting client=ada {where} device_folder={outbox}" in ada.log
