@@ -62,7 +62,6 @@ def test_an_update_that_cannot_count_is_rejected_with_its_reason_and_counted(at_
 
 def test_rubbish_on_every_topic_stops_neither_the_aggregator_nor_a_client(at_work: Federation) -> None:
     aggregator, ada, _ = at_work.programs[:3]
-    warned = aggregator.log.count("ignored topic=")
     with HandmadeClient(at_work, "mallory") as mallory:
         topics = mallory.topics
         aimed_at = [topics.update("mallory"), topics.update("ada"), topics.aggregator, topics.model, topics.layout]
@@ -74,8 +73,7 @@ def test_rubbish_on_every_topic_stops_neither_the_aggregator_nor_a_client(at_wor
         right = {"size": len(UPDATE), "digest": hashlib.sha256(UPDATE).hexdigest()}
         for changes in ({"layout": "f" * 64} | right, right | {"size": 3}, right | {"digest": "f" * 64}):
             mallory.publish(topics.model, encode(mallory.head.model_copy(update=changes), UPDATE))
-        heard_by_the_aggregator = 4  # of these topics: its own, two of updates, and one that is nobody's
-        # Nothing on its own topic is no rubbish, but a retained message that was cleared.
-        aggregator.says("ignored topic=", times=warned + heard_by_the_aggregator * len(RUBBISH) - 1)
+        for topic in (topics.aggregator, topics.update("mallory"), topics.update("ada"), aimed_at[-1]):
+            aggregator.says(f"ignored topic={topic} ")  # once at least: many lines of one topic are left out
     ada.says("reason=malformed")
     at_work.work("ada", "bob", updates=2)
