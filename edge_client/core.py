@@ -65,6 +65,7 @@ class ClientCore:
         self._random = randomness
         self._connected = False
         self._aggregator: str | None = None  # its incarnation while it is online
+        self._takes = False  # it says nothing of a trouble in which it would take no update
         self._head: Head | None = None  # the newest that was accepted
         self._trained: tuple[str, int] | None = None  # run and version that were trained on last
         self._again = 0  # how often on that version
@@ -110,6 +111,7 @@ class ClientCore:
         if heard is not None and heard != self._aggregator:
             self.offers.greet(now)
         self._aggregator = heard
+        self._takes = heard is not None and not presence.detail
         return [*self._ask_progress(), *self.tick(now)]
 
     def progress(self, progress: Progress) -> list[Action]:
@@ -277,15 +279,19 @@ class ClientCore:
     def _reached(self) -> bool:
         return self._connected and self._aggregator is not None
 
+    def _taken(self) -> bool:
+        """Whether somebody is there who takes updates: else a device goes on as if it were alone, and keeps them."""
+        return self._reached() and self._takes
+
     def _crowded(self) -> bool:
         """Whether so many updates are on their way that what came of another model would be old when it counts."""
         continuous = self._head is not None and self._head.plan.continuous
-        return self._reached() and not continuous and len(self.offers) > _AHEAD
+        return self._taken() and not continuous and len(self.offers) > _AHEAD
 
     def _in_vain(self, head: Head) -> bool:
         """Whether what was learned from this version is still on its way: more of the same would stand behind it."""
         known = self._trained == (head.run, head.version) and not head.plan.continuous
-        return known and self._reached() and self.offers.any_of(head.run, head.version)
+        return known and self._taken() and self.offers.any_of(head.run, head.version)
 
     def _retrain_later(self, plan: Plan, now: float) -> None:
         wait = min(plan.retrain_after * 2 ** min(self._again, _DOUBLINGS), _RETRAIN_LONGEST)

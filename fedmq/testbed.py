@@ -27,6 +27,7 @@ __all__ = ["Sample", "Testbed", "TestbedError"]
 
 _READY_SECONDS = 90.0  # until every client has imported torch and loaded its data, on a small machine
 _STOP_SECONDS = 5.0
+_LAST_WORD_SECONDS = 2.0  # until what a client says last has come; it is sent before it ends
 _LOG_LINES = 6
 
 
@@ -173,6 +174,13 @@ class Testbed:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def stop_clients(self) -> None:
+        """Ask the clients to end, and hear what each says last: until then their counts are of a moment before."""
+        self._end_processes()
+        until = time.monotonic() + _LAST_WORD_SECONDS
+        while any(s.state != "offline" for s in self.watch.clients.values()) and time.monotonic() < until:
+            self.watch.poll(0.05)
 
     @property
     def run_folder(self) -> Path:

@@ -129,6 +129,7 @@ def run_federated(name: str, folder: Path, setup: Setup, tuned: Tuned, *, accura
             interrupted = True
         bed.stop_aggregator()
         seconds = bed.seconds
+        bed.stop_clients()
         statuses = list(bed.watch.clients.values())
     if not (bed.run_folder / "run.sqlite").exists():
         return None

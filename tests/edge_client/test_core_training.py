@@ -241,7 +241,7 @@ def test_with_two_updates_on_their_way_it_takes_no_model_which_would_be_old_when
     assert Follow(True) in core.reply(accepted(0), 1000.0)
 
 
-@pytest.mark.parametrize("gone", ["aggregator", "connection"])
+@pytest.mark.parametrize("gone", ["aggregator", "its disk", "connection"])
 def test_with_nobody_to_take_them_updates_on_their_way_hold_nothing_up(gone: str) -> None:
     core, _ = trained_core(retrain_after=10.0)
     core.tick(2.0)
@@ -249,8 +249,10 @@ def test_with_nobody_to_take_them_updates_on_their_way_hold_nothing_up(gone: str
     core.trained(offer(1, 1), [], 4.0)
     if gone == "connection":
         core.disconnected()
-    else:
+    elif gone == "aggregator":
         core.presence(offline(), 5.0)
+    else:
+        core.presence(online().model_copy(update={"detail": "the commit failed: is the disk full?"}), 5.0)
     core.tick(6.0)
     assert Train(head(1, retrain_after=10.0)) in core.tick(17.0)
 
