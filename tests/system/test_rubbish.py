@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from functools import partial
 
 import msgpack
 import numpy as np
@@ -25,6 +26,11 @@ RUBBISH = {
     "a map of nothing": msgpack.packb({"protocol": 1}),
     "deep nesting": b"\x91" * 5000,
 }
+
+
+def refused(at_work: Federation) -> Counter[Reason]:
+    """What the progress counts."""
+    return Counter(at_work.watch.progress.rejected if at_work.watch.progress else ())
 
 
 def test_an_update_that_cannot_count_is_rejected_with_its_reason_and_counted(at_work: Federation) -> None:
@@ -55,13 +61,15 @@ def test_an_update_that_cannot_count_is_rejected_with_its_reason_and_counted(at_
         assert mallory.receipt(100).verdict == "accepted"
     expected = Counter([*(reason for reason, _, _ in cases), "id_reused", "wrong_client"])
     at_work.until(
-        lambda: Counter(at_work.watch.progress.rejected if at_work.watch.progress else ()) - before == expected,
+        lambda: refused(at_work) - before == expected,
         f"the progress to count {dict(expected)}",
     )
 
 
 def test_rubbish_on_every_topic_stops_neither_the_aggregator_nor_a_client(at_work: Federation) -> None:
     aggregator, ada, _ = at_work.programs[:3]
+    rejected = partial(refused, at_work)
+    before = rejected()
     with HandmadeClient(at_work, "mallory") as mallory:
         topics = mallory.topics
         aimed_at = [topics.update("mallory"), topics.update("ada"), topics.aggregator, topics.model, topics.layout]
@@ -74,6 +82,10 @@ def test_rubbish_on_every_topic_stops_neither_the_aggregator_nor_a_client(at_wor
         for changes in ({"layout": "f" * 64} | right, right | {"size": 3}, right | {"digest": "f" * 64}):
             mallory.publish(topics.model, encode(mallory.head.model_copy(update=changes), UPDATE))
         for topic in (topics.aggregator, topics.update("mallory"), topics.update("ada"), aimed_at[-1]):
-            aggregator.says(f"ignored topic={topic} ")  # once at least: many lines of one topic are left out
+            aggregator.says(f"ignored topic={topic} ")  # once at least: of many lines of one topic most are left out
+        # All that came on the two topics of updates is counted, but for nothing, in which nobody says anything.
+        counted = 2 * (len(RUBBISH) - 1)
+        at_work.until(lambda: (rejected() - before).total() == counted, f"the progress to count {counted} more")
+        assert set(rejected() - before) <= {"malformed", "schema", "too_large"}
     ada.says("reason=malformed")
     at_work.work("ada", "bob", updates=2)
