@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from fedmq.aggregator.attention import Attention
 from fedmq.schemas.topics import Topics
+from fedmq.transport.in_front import LinkInFront
 from fedmq.transport.link import Connected, Event, Link, Message
 
 __all__ = ["AttentiveLink"]
@@ -23,7 +24,7 @@ _MOST_DROPPED = 256  # at a time: whoever sends nothing else must not keep the o
 _LOOK_SECONDS = 0.5
 
 
-class AttentiveLink:
+class AttentiveLink(LinkInFront):
     """A link in front of another.
 
     Args:
@@ -43,7 +44,7 @@ class AttentiveLink:
         known: Callable[[], frozenset[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._link = link
+        super().__init__(link)
         self._topics = topics
         self._updates = topics.updates.removesuffix("+")
         self._statuses = topics.statuses.removesuffix("+")
@@ -56,25 +57,6 @@ class AttentiveLink:
         self._shunned: frozenset[str] = frozenset()
         self._one_by_one: frozenset[str] = frozenset()  # who is subscribed to, while anybody is shunned
         self._session_left = False  # subscriptions of an earlier process may be in the broker's session
-
-    @property
-    def max_message_bytes(self) -> int:
-        """See `Link`."""
-        return self._link.max_message_bytes
-
-    @property
-    def in_flight(self) -> int:
-        """See `Link`."""
-        return self._link.in_flight
-
-    @property
-    def carried(self) -> tuple[int, int]:
-        """See `Link`."""
-        return self._link.carried
-
-    def open(self) -> None:
-        """See `Link`."""
-        self._link.open()
 
     def poll(self, timeout: float) -> Event | None:
         """See `Link`; without what is not to be read."""
@@ -99,10 +81,6 @@ class AttentiveLink:
             timeout = 0.0
         return None
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
-        """See `Link`."""
-        return self._link.publish(topic, payload, retain=retain, qos=qos)
-
     def subscribe(self, *topics: str) -> None:
         """See `Link`; where all clients are meant, for all but whom is shunned."""
         for topic in topics:
@@ -116,22 +94,6 @@ class AttentiveLink:
             self._link.subscribe(topic)
             if self._session_left and self._known is not None:
                 self._link.unsubscribe(*self._topics_of(self._known(), topic))
-
-    def unsubscribe(self, *topics: str) -> None:
-        """See `Link`."""
-        self._link.unsubscribe(*topics)
-
-    def flush(self, timeout: float) -> bool:
-        """See `Link`."""
-        return self._link.flush(timeout)
-
-    def wake(self) -> None:
-        """See `Link`."""
-        self._link.wake()
-
-    def close(self) -> None:
-        """See `Link`."""
-        self._link.close()
 
     def _look(self) -> None:
         now = self._clock()

@@ -13,6 +13,7 @@ from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.signing import AGGREGATOR, SIGNATURE_BYTES, Keys, author, opened, sealed
 from fedmq.schemas.topics import Topics
 from fedmq.session import AtWork
+from fedmq.transport.in_front import LinkInFront
 from fedmq.transport.link import Event, Link, Message
 
 __all__ = ["Fresh", "SignedLink", "in_order", "of_a_device", "of_who_looks", "signed_for_the_aggregator"]
@@ -25,7 +26,7 @@ Fresh = Callable[[str, int], bool]
 """Whether a message on this topic, from this session of its author, is no old one that somebody repeats."""
 
 
-class SignedLink:
+class SignedLink(LinkInFront):
     """A link in front of another.
 
     Args:
@@ -53,7 +54,7 @@ class SignedLink:
     ) -> None:
         self.refused = 0
         self.on_refused: Callable[[str, str], None] = lambda topic, why: None
-        self._link = link
+        super().__init__(link)
         self._topics = topics
         self._keys = keys
         self._session = session
@@ -65,20 +66,6 @@ class SignedLink:
     def max_message_bytes(self) -> int:
         """What a payload may have before it is signed."""
         return self._link.max_message_bytes - SIGNATURE_BYTES - 2
-
-    @property
-    def in_flight(self) -> int:
-        """See `Link`."""
-        return self._link.in_flight
-
-    @property
-    def carried(self) -> tuple[int, int]:
-        """See `Link`."""
-        return self._link.carried
-
-    def open(self) -> None:
-        """See `Link`."""
-        self._link.open()
 
     def poll(self, timeout: float) -> Event | None:
         """See `Link`; messages that are not signed by whose they should be, or old ones, do not come."""
@@ -99,26 +86,6 @@ class SignedLink:
         if payload:
             payload = sealed(topic, payload, self._session, self._keys.sign)
         return self._link.publish(topic, payload, retain=retain, qos=qos)
-
-    def subscribe(self, *topics: str) -> None:
-        """See `Link`."""
-        self._link.subscribe(*topics)
-
-    def unsubscribe(self, *topics: str) -> None:
-        """See `Link`."""
-        self._link.unsubscribe(*topics)
-
-    def flush(self, timeout: float) -> bool:
-        """See `Link`."""
-        return self._link.flush(timeout)
-
-    def wake(self) -> None:
-        """See `Link`."""
-        self._link.wake()
-
-    def close(self) -> None:
-        """See `Link`."""
-        self._link.close()
 
     def _refusal(self, message: Message) -> str | None:
         try:
