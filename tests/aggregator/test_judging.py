@@ -279,3 +279,26 @@ def test_the_bytes_of_an_update_outlive_a_commit_that_began_before_its_verdict(
     hall.until(lambda: hall.receipts.get("bob"))  # without any of its bytes again
     assert hall.receipts["bob"][0].verdict == "accepted"
     assert hall.core.state.accepted == 2
+
+
+@pytest.mark.parametrize("more_comes", [True, False])
+def test_a_verdict_waits_a_moment_for_an_update_of_which_more_comes(tmp_path: Path, more_comes: bool) -> None:
+    hall = Hall(tmp_path)  # a small model: commits are made at once
+    bob = hall.offer("bob", 3.0)
+    bobs = hall.body
+    alice = hall.offer("alice", 1.0)
+    if more_comes:
+        part = Part(run=RUN, update=bob.update, digest=bob.digest, offset=0, number=2)
+        hall.clients["bob"].publish(TOPICS.update("bob"), encode(part, bobs[:PART]))
+    for number, (start, end) in enumerate(cut([(0, alice.size)], PART), 2):
+        part = Part(run=RUN, update=alice.update, digest=alice.digest, offset=start, number=number)
+        hall.clients["alice"].publish(TOPICS.update("alice"), encode(part, hall.body[start:end]))
+    while hall.core.state.accepted == 0:
+        hall.pass_time(0.001)
+    begun = hall.broker.time.now
+    while not hall.receipts.get("alice"):
+        hall.pass_time(0.001)
+    assert (hall.broker.time.now - begun > 0.02) is more_comes
+    assert hall.broker.time.now - begun < 0.1  # whoever stops in the middle keeps nobody waiting
+    hall.service.stop(Ending(0, "the test is over"))
+    hall.store.close()
