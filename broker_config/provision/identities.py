@@ -35,7 +35,7 @@ from fedmq.broker_config.provision.record import Issued, Record
 from fedmq.broker_config.provision.signing_keys import new_signing_key, public_key, with_key
 from fedmq.schemas.errors import ConfigError
 
-__all__ = ["Renewal", "broker_identity", "bundle", "issued_in", "open_authority", "signed_with"]
+__all__ = ["Renewal", "broker_identity", "bundle", "issued_in", "open_authority", "signed_with", "write_device_keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +146,12 @@ def bundle(folder: Folder, record: Record, account: str, authority: Authority, r
         empty = {AGGREGATOR: (REVOKED, DEVICE_KEYS), OPERATOR: (DEVICE_KEYS,)}.get(account, ())
         write_folder(place, files | dict.fromkeys(empty, b""))
         return True
+    # Everybody trusts a key before it is used, whenever this is cut off.
+    if account not in (AGGREGATOR, OPERATOR) and files[SIGNING] != contents[SIGNING]:
+        trusted = with_key(record.accounts[account].signing, public_key(files[SIGNING], place / SIGNING))
+        signing = record.accounts[account].model_copy(update={"signing": trusted})
+        write_device_keys(folder, record.with_accounts({account: signing}))
     if own is not None and own != contents[SIGNING]:
-        # Everybody trusts a key before it is used, whenever this is cut off.
         for other in record.active:
             path = folder.bundle(other) / AGGREGATOR_KEYS
             if path.exists():
@@ -156,6 +160,18 @@ def bundle(folder: Folder, record: Record, account: str, authority: Authority, r
     order = (AUTHORITY, PASSWORD, AGGREGATOR_KEYS, SIGNING, TASK, SETTINGS, IDENTITY)
     changed = [write_private(place / name, files[name]) for name in order if name in files]
     return any(changed)
+
+
+def write_device_keys(folder: Folder, record: Record) -> None:
+    """Write the list of the devices' public keys, for who verifies what they send.
+
+    The keys of who is out are in it: so it is told that it is, and no one else in its name.
+    """
+    devices = [(name, one) for name, one in record.accounts.items() if name not in (AGGREGATOR, OPERATOR)]
+    keys = "".join(f"{name} {key}\n" for name, account in devices for key in account.signing).encode()
+    for name in (AGGREGATOR, OPERATOR):
+        if folder.bundle(name).is_dir():
+            write_private(folder.bundle(name) / DEVICE_KEYS, keys)
 
 
 def issued_in(folder: Folder, account: str) -> Issued | None:

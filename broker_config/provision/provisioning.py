@@ -26,7 +26,7 @@ from fedmq.broker_config.provision.bundles import (
 )
 from fedmq.broker_config.provision.certificates import read_identity
 from fedmq.broker_config.provision.decisions import Request, decided
-from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR, Folder
+from fedmq.broker_config.provision.folder import Folder
 from fedmq.broker_config.provision.host_names import broker_url
 from fedmq.broker_config.provision.identities import (
     Renewal,
@@ -35,6 +35,7 @@ from fedmq.broker_config.provision.identities import (
     issued_in,
     open_authority,
     signed_with,
+    write_device_keys,
 )
 from fedmq.broker_config.provision.private_files import alone_in, close_up, read_private, remove_files, write_private
 from fedmq.broker_config.provision.record import Record, read_record, write_record
@@ -108,11 +109,15 @@ def provision(root: Path, request: Request, now: datetime) -> Outcome:
         authority = open_authority(folder, record, renewal)
         identity = broker_identity(folder, record, authority, renewal)
         record = _with_issued(folder, record, record.accounts, now)
-        made = [name for name in record.active if bundle(folder, record, name, authority, renewal)]
-        record = _with_issued(folder, record, made, now)
+        made = []
+        for name in record.active:
+            if bundle(folder, record, name, authority, renewal):
+                made.append(name)
+                record = _with_issued(folder, record, [name], now)  # the next list of keys has its new one too
         write_record(folder, record)
         changed = write_broker_files(folder, record, authority, identity, now)
-        _tell_aggregator(folder, record)
+        write_private(folder.revoked, "".join(f"{name}\n" for name in sorted(record.revoked)).encode())
+        write_device_keys(folder, record)
         for name in record.revoked:
             remove_files(folder.bundle(name), _OURS)
         present = {name: issued_in(folder, name) for name in record.active}
@@ -164,19 +169,6 @@ def _with_issued(folder: Folder, record: Record, names: Iterable[str], now: date
             update={"issued": issued, "signing": with_key(account.signing, signed_with(folder, name))}
         )
     return record.with_accounts(changed)
-
-
-def _tell_aggregator(folder: Folder, record: Record) -> None:
-    """The lists that the aggregator's settings name: who is out, and the devices' public keys.
-
-    The keys of who is out are among them: so it is told that it is, and no one else in its name.
-    """
-    write_private(folder.revoked, "".join(f"{name}\n" for name in sorted(record.revoked)).encode())
-    devices = [(name, one) for name, one in record.accounts.items() if name not in (AGGREGATOR, OPERATOR)]
-    keys = "".join(f"{name} {key}\n" for name, account in devices for key in account.signing).encode()
-    for name in (AGGREGATOR, OPERATOR):
-        if folder.bundle(name).is_dir():
-            write_private(folder.bundle(name) / DEVICE_KEYS, keys)
 
 
 def _private(folder: Folder, record: Record) -> Iterator[Path]:

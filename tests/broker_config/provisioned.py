@@ -94,13 +94,14 @@ def check_bundles(root: Path) -> None:
 
 
 def _check_signatures(root: Path, name: str, signing: SigningSettings) -> None:
-    """What the aggregator signs now is believed by this device, and the device by an aggregator of the next run."""
+    """What the aggregator signs now is believed by this device, and the other way round."""
     device = device_keys(signing, name)
     ours = load_settings(root / "aggregator" / "federation.toml", environment={}).signing
     aggregator = aggregator_keys(ours)
     assert device is not None
     assert aggregator is not None
     assert device.verify("aggregator", b"content", aggregator.sign(b"content"))
+    assert aggregator.verify(name, b"content", device.sign(b"content"))
     assert not device.verify("aggregator", b"content", device.sign(b"content"))
 
 
