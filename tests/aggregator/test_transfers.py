@@ -265,12 +265,17 @@ def test_there_is_no_more_on_the_disk_than_the_budget_and_the_idle_make_room(sta
     assert isinstance(clients[0].ask(now=126.0), Later)
 
 
-def test_what_an_earlier_process_left_of_others_makes_room(transfers: Transfers, start: Start, tmp_path: Path) -> None:
+def leave_a_part_each(transfers: Transfers) -> None:
+    """Two clients are in the middle of an update when the process ends."""
     for name in ("ada", "bob"):
         client = Sending(transfers, name)
         client.ask()
         client.part(9)
     transfers.close()
+
+
+def test_what_an_earlier_process_left_of_others_makes_room(transfers: Transfers, start: Start, tmp_path: Path) -> None:
+    leave_a_part_each(transfers)
     after = start(2 * SIZE)
     assert isinstance(Sending(after, "carl").ask(), Missing)
     assert sorted(path.suffix for path in (tmp_path / "parts").iterdir()) == [".body", ".parts"]
@@ -320,11 +325,7 @@ def test_who_sends_nothing_takes_no_room_however_often_they_offer(start: Start) 
 
 
 def test_room_is_given_back_with_what_took_it(start: Start, transfers: Transfers) -> None:
-    for name in ("ada", "bob"):
-        client = Sending(transfers, name)
-        client.ask()
-        client.part(9)
-    transfers.close()
+    leave_a_part_each(transfers)
     after = start(2 * SIZE)
     for turn in range(5):
         ada = Sending(after, "ada", sequence=turn)

@@ -58,15 +58,20 @@ class Device:
         self.found = self.fetch.tick(now) or self.found
 
 
+def took(folder: Path, parts: int) -> None:
+    """A process that took so many parts, and ended."""
+    device = Device(folder, range(parts))
+    device.fetch.want(HEAD, len(BODY), 0.0)
+    for _ in range(PARTS):
+        device.pass_time(0.0)
+    assert device.came == parts
+    device.fetch.close()
+
+
 def test_the_link_is_served_while_what_is_here_is_looked_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Device(tmp_path, range(PARTS - 1))
-    before.fetch.want(HEAD, len(BODY), 0.0)
-    for _ in range(PARTS):
-        before.pass_time(0.0)
-    assert before.came == PARTS - 1
-    before.fetch.close()
+    took(tmp_path, PARTS - 1)
     goes_on, is_there = threading.Event(), FileSpool._is_there
 
     def slowly(spool: FileSpool, part: Any) -> bool:
@@ -90,11 +95,7 @@ def test_the_link_is_served_while_what_is_here_is_looked_through(
 
 
 def test_what_an_earlier_process_has_taken_as_a_whole_is_found(tmp_path: Path) -> None:
-    before = Device(tmp_path, range(PARTS))
-    before.fetch.want(HEAD, len(BODY), 0.0)
-    for _ in range(PARTS):
-        before.pass_time(0.0)
-    before.fetch.close()
+    took(tmp_path, PARTS)
     after = Device(tmp_path, range(0))
     after.fetch.want(HEAD, len(BODY), 0.0)
     deadline = time.monotonic() + 20
@@ -110,11 +111,7 @@ def test_what_an_earlier_process_has_taken_as_a_whole_is_found(tmp_path: Path) -
 def test_who_turns_to_another_model_meanwhile_leaves_its_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Device(tmp_path, range(PARTS - 1))
-    before.fetch.want(HEAD, len(BODY), 0.0)
-    for _ in range(PARTS):
-        before.pass_time(0.0)
-    before.fetch.close()
+    took(tmp_path, PARTS - 1)
     looked, goes_on, is_there = [], threading.Event(), FileSpool._is_there
 
     def slowly(spool: FileSpool, part: Any) -> bool:
