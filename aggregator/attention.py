@@ -46,6 +46,11 @@ class Attention:
         self._flood_since = 0.0
         self._shunned: dict[str, tuple[float, float]] = {}  # until when, and for how long that was
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether every client's next message is to be read."""
+        return not self._out
+
     def reads(self, client_id: str) -> bool:
         """Whether this client's next message is to be read; if not, it is counted here."""
         out = self._out.get(client_id)

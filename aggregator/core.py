@@ -114,8 +114,10 @@ class AggregatorCore:
             judged = self._accept(client_id, offer, admitted, now)
         except ProtocolError as refusal:
             judged = self._refuse(client_id, offer, refusal, now)
-        self._remember(client_id, offer.digest, judged)
-        self._close_if_due(now)
+        self._remember(client_id, judged)
+        # A timer is `tick`'s: to ask for it after each update takes longer than to add a small one.
+        if self.strategy.cohort or len(self.state.buffer.updates) >= self.state.tempo.buffer_size:
+            self._close_if_due(now)
         return judged
 
     def refuse(self, client_id: str, offer: Offer, refusal: ProtocolError) -> Judged:
@@ -124,7 +126,7 @@ class AggregatorCore:
         if known is not None:
             return known
         judged = self._refuse(client_id, offer, refusal, None)
-        self._remember(client_id, offer.digest, judged)
+        self._remember(client_id, judged)
         return judged
 
     def unreadable(self, client_id: str, reason: Reason, now: float, times: int) -> bool:
@@ -249,10 +251,11 @@ class AggregatorCore:
         self.judged += 1
         return Judged(offer.update, refusal.reason, str(refusal)[:_DETAIL], digest=short(offer.digest))
 
-    def _remember(self, client_id: str, digest: str, judged: Judged) -> None:
-        if self.state.ledger.enter(client_id, digest, judged):
+    def _remember(self, client_id: str, judged: Judged) -> None:
+        record, first_of_outbox = self.state.ledger.enter(client_id, judged)
+        if first_of_outbox:
             self.news.renewed.add(client_id)
-        self.news.judged.append((client_id, judged.update))
+        self.news.judged.append((client_id, judged.update, record))
 
     def _delivered(self) -> set[str]:
         return {folded.client_id for folded in self.state.buffer.updates}

@@ -77,14 +77,15 @@ class Ledger:
             return Judged(update, "id_reused", detail, digest=short(digest))
         return _again(update, known)
 
-    def enter(self, client_id: str, digest: str, judged: Judged) -> bool:
-        """Remember the verdict on an update of this digest, SHA-256 in hex; `find` must have said that it has none.
+    def enter(self, client_id: str, judged: Judged) -> tuple[bytes, bool]:
+        """Remember the verdict on an update; `find` must have said that it has none.
 
         Returns:
-            Whether it is the first of its outbox.
+            As what the window keeps it, and whether it is the first of its outbox.
 
         """
-        update = judged.update
+        update, reason, _, version, staleness, digest = judged
+        assert digest is not None
         client = self._clients.get(client_id)
         if client is None:
             client = self._clients[client_id] = _Client()
@@ -97,9 +98,7 @@ class Ledger:
                 client.retired.append(old.outbox_id)
             client.outboxes = client.outboxes[-_OUTBOXES:]
             client.retired = client.retired[-_RETIRED:]
-        verdict = Verdict(bytes.fromhex(short(digest)), judged.reason, judged.version, judged.staleness)
-        outbox.verdicts.put(update.sequence, verdict)
-        return first
+        return outbox.verdicts.put(update.sequence, Verdict(bytes.fromhex(digest), reason, version, staleness)), first
 
     def retired(self, client_id: str) -> list[str]:
         """Outbox ids of this client whose verdicts are forgotten."""

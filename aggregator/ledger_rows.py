@@ -139,14 +139,17 @@ class LedgerRows:
             yield numbers[outbox_id], client_id, outbox_id, place
         self._numbers[client_id] = numbers
 
-    def _verdicts(self, ledger: Ledger, judged: list[tuple[str, UpdateId]], changed: list[int]) -> Iterator[bytes]:
-        for client_id, update in judged:
-            box = ledger.outbox(client_id, update.outbox_id)
-            record = box.verdicts.record(update.sequence) if box is not None else None
-            if box is None or record is None:  # it came and went within this commit
+    def _verdicts(
+        self, ledger: Ledger, judged: list[tuple[str, UpdateId, bytes]], changed: list[int]
+    ) -> Iterator[bytes]:
+        for client_id, update, record in judged:
+            number = self._numbers[client_id].get(update.outbox_id)
+            if number is None:  # two other outboxes followed within this commit, and then many more
                 continue
-            number = self._numbers[client_id][update.outbox_id]
-            yield _VERDICT.pack(number, update.sequence, record)
             if number not in self._unwritten:
+                box = ledger.outbox(client_id, update.outbox_id)
+                if box is None:  # two others followed
+                    continue
                 self._unwritten[number] = box.verdicts
                 changed.append(number)
+            yield _VERDICT.pack(number, update.sequence, record)

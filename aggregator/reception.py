@@ -17,6 +17,7 @@ from fedmq.aggregator.commits import Commits
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.disk_fault import DiskFault
 from fedmq.aggregator.gate import Gate
+from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.judging import Answer, Judging
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.releases import Releases
@@ -253,16 +254,14 @@ class Reception:
             self._gate.hold(message)
             return
         said, body = decode(message.payload, Offer, Part, Need)
-        accepted = self.core.state.accepted
-        useful = (
-            isinstance(said, Part) and self._transfers is not None and self._transfers.lacks(client_id, said, len(body))
-        )
+        accepted, useful = self.core.state.accepted, False
         if client_id in self._outside():
             if isinstance(said, Offer):
                 self._turn_away(client_id, said)
         elif isinstance(said, Offer):
             self._judge(client_id, said, body)
         elif isinstance(said, Part):
+            useful = self._transfers is not None and self._transfers.lacks(client_id, said, len(body))
             self._take_part(client_id, said, body)
         elif isinstance(said, Need):
             self._publisher.need(client_id, said, self._now())
@@ -367,16 +366,15 @@ class Reception:
     def _verdict(self, client_id: str, offer: Offer, answer: Answer, judged: int, now: float) -> None:
         """What judging has come to; `judged` is how many verdicts the core had given before."""
         core, commits = self.core, self._commits
-        if isinstance(answer, Exception):
-            log.error("judging failed client=%s sequence=%d", client_id, offer.update.sequence, exc_info=answer)
-            self._failed = client_id, offer, answer.with_traceback(None)  # its frames hold vectors
-            self._disk.doubted(f"judging an update failed: {type(answer).__name__}", now)
-            return
-        if isinstance(answer, Later):  # its bytes stay where they are, spooled ones too
-            self._reply(client_id, answer)
-            return
-        if isinstance(answer, Missing):
-            self._ask(client_id, offer, answer, now)
+        if not isinstance(answer, Judged):
+            if isinstance(answer, Later):  # its bytes stay where they are, spooled ones too
+                self._reply(client_id, answer)
+            elif isinstance(answer, Missing):
+                self._ask(client_id, offer, answer, now)
+            else:
+                log.error("judging failed client=%s sequence=%d", client_id, offer.update.sequence, exc_info=answer)
+                self._failed = client_id, offer, answer.with_traceback(None)  # its frames hold vectors
+                self._disk.doubted(f"judging an update failed: {type(answer).__name__}", now)
             return
         if self._transfers is not None:
             self._transfers.judged(client_id, offer)

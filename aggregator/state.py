@@ -45,7 +45,7 @@ class News:
 
     Attributes:
         versions: that were made.
-        judged: clients and updates with new verdicts, in order.
+        judged: clients and updates with new verdicts, in order, and as what the ledger keeps each.
         renewed: clients of which an outbox was seen for the first time.
         scored: clients whose evaluation is new.
         measured: the aggregator's own evaluations, by version.
@@ -53,7 +53,7 @@ class News:
     """
 
     versions: list[VersionRecord] = field(default_factory=list)
-    judged: list[tuple[str, UpdateId]] = field(default_factory=list)
+    judged: list[tuple[str, UpdateId, bytes]] = field(default_factory=list)
     renewed: set[str] = field(default_factory=set)
     scored: set[str] = field(default_factory=set)
     measured: dict[int, Metrics] = field(default_factory=dict)

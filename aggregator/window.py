@@ -74,24 +74,16 @@ class Window:
             return Verdict(digest, None, version, staleness)
         return None if said == _NOTHING else Verdict(digest, _REASONS[said - _REJECTED], None, None)
 
-    def put(self, sequence: int, verdict: Verdict) -> None:
-        """Remember a verdict on a number that is not below the window."""
-        if sequence > self.newest:
-            self._go_on(sequence)
+    def put(self, sequence: int, verdict: Verdict) -> bytes:
+        """Remember a verdict on a number that is not below the window; as what it is kept."""
         digest, reason, version, staleness = verdict
         said = _ACCEPTED if reason is None else _REJECTED + _REASONS.index(reason)
-        staleness = min(staleness or 0, _MOST_STALENESS)
-        _RECORD.pack_into(self._records, _at(sequence), said, digest, version or 0, staleness)
-
-    def record(self, sequence: int) -> bytes | None:
-        """The verdict on this number as it is kept, if it is in the window and has one."""
-        if not self.newest - WINDOW < sequence <= self.newest:
-            return None
-        at = _at(sequence)
-        return bytes(self._records[at : at + RECORD_BYTES]) if self._records[at] != _NOTHING else None
+        record = _RECORD.pack(said, digest, version or 0, min(staleness or 0, _MOST_STALENESS))
+        self.put_record(sequence, record)
+        return record
 
     def put_record(self, sequence: int, record: bytes) -> None:
-        """Remember what `record` gave, on a number that is not below the window."""
+        """Remember what `put` gave, on a number that is not below the window."""
         if sequence > self.newest:
             self._go_on(sequence)
         at = _at(sequence)

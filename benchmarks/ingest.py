@@ -26,7 +26,7 @@ from ingest_latency import latencies
 from ingest_runs import Bench, Size
 
 SIZES = (
-    Size("10KB-float32", 2_500, 20_000, 2_000),
+    Size("10KB-float32", 2_500, 20_000, 8_000),
     Size("1MB-float32", 250_000, 400, 64),
     Size("10MB-float32", 2_500_000, 30, 16),
     Size("1MB-parts", 250_000, 400, 64, parts=True),

@@ -69,6 +69,8 @@ class AttentiveLink(LinkInFront):
                     self._session_left = event.session_present
                     self._filters.clear()
                 return event
+            if self._attention.reads_all:
+                return event
             topic = event.topic
             if topic.startswith(self._updates):
                 client_id = topic[len(self._updates) :]

@@ -266,10 +266,10 @@ class MqttLink:
             self._events.append(Disconnected(network_said(error, self._settings.where)))
 
     def _emit(self, event: Event) -> None:
-        if isinstance(event, Connected):
-            self._retry.connected()
-        elif isinstance(event, Message):
+        if isinstance(event, Message):
             self._kept_bytes += len(event.payload)
+        elif isinstance(event, Connected):
+            self._retry.connected()
         self._events.append(event)
 
     def _still_there(self) -> bool:

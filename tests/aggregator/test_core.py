@@ -228,7 +228,7 @@ def test_news_are_told_once_rejections_too() -> None:
     run.judge("alice", [float("nan")])
     run.deliver("bob", 1.0)
     news = run.core.take()
-    assert [(client_id, update.outbox_id, update.sequence) for client_id, update in news.judged] == [
+    assert [(client_id, update.outbox_id, update.sequence) for client_id, update, _ in news.judged] == [
         ("alice", outbox(1), 0),
         ("bob", outbox(1), 0),
     ]

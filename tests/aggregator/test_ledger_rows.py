@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmq.aggregator.judged import Judged
+from fedmq.aggregator.judged import Judged, short
 from fedmq.aggregator.ledger import Ledger
 from fedmq.aggregator.ledger_rows import SCHEMA, LedgerRows
 from fedmq.aggregator.state import News
@@ -34,10 +34,12 @@ class World:
     def judge(self, client_id: str, box: int, sequence: int, reason: str = "") -> None:
         update, digest = UpdateId(outbox_id=outbox(box), sequence=sequence), f"{sequence:064x}"
         if self.ledger.find(client_id, update, digest) is None:
-            judged = Judged(update, "layout" if reason else None, reason, None if reason else 7, None if reason else 1)
-            if self.ledger.enter(client_id, digest, judged):
+            version, staleness = (None, None) if reason else (7, 1)
+            judged = Judged(update, "layout" if reason else None, reason, version, staleness, short(digest))
+            record, first = self.ledger.enter(client_id, judged)
+            if first:
                 self.news.renewed.add(client_id)
-            self.news.judged.append((client_id, update))
+            self.news.judged.append((client_id, update, record))
 
     def commit(self) -> None:
         for sql, rows in self.rows.statements(self.ledger, self.news):

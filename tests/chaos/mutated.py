@@ -32,7 +32,7 @@ def receipt_before_commit() -> None:
 
 def no_ledger() -> None:
     """No verdict is remembered: an update that is offered again is judged again."""
-    AggregatorCore._remember = lambda self, client_id, digest, judged: None  # type: ignore[method-assign]
+    AggregatorCore._remember = lambda self, client_id, judged: None  # type: ignore[method-assign]
 
 
 def cleared_when_sent() -> None:
