@@ -201,7 +201,9 @@ class Reception:
         elif client_id is not None:  # nobody has signed it, and it says nothing: no client is to answer for it
             self._attention.forged(client_id)
         if (left_out := self._sparing.line(topic, self._now())) is not None:
-            log.warning("ignored topic=%s reason=%s detail=%r left_out=%d", topic, error.reason, str(error), left_out)
+            log.warning(
+                "ignored topic=%s reason=%s detail=%r left_out=%d", topic[:200], error.reason, str(error), left_out
+            )
 
     def answer(self, replies: Replies) -> None:
         """Tell clients what became of their offers."""

@@ -11,18 +11,24 @@ __all__ = ["Sparing"]
 _AT_ONCE = 20
 _SECONDS = 10.0  # between two lines after that
 _KEYS = 1024  # of which it is known how many lines were left out
+_KEY = 100  # characters of a key that tell it from others; a topic may have 65,535
+# Of all keys together: whoever makes up a new one for each line has twenty at once for each.
+_IN_ALL_PER_SECOND, _IN_ALL_AT_ONCE = 5.0, 500.0
 
 
 class Sparing:
-    """Which lines are written: for each key so many at once, then one in ten seconds."""
+    """Which lines are written: for each key so many at once, then one in ten seconds; and five a second in all."""
 
     def __init__(self, at_once: int = _AT_ONCE) -> None:
         self._buckets = Buckets(1.0 / _SECONDS, at_once)
+        self._in_all = Buckets(_IN_ALL_PER_SECOND, _IN_ALL_AT_ONCE)
         self._left_out: Counter[str] = Counter()
 
     def line(self, key: str, now: float) -> int | None:
         """How many were left out before this one; None if this one is left out too."""
-        if self._buckets.taken(key, now):
+        key = key[:_KEY]
+        if self._in_all.has("", now) and self._buckets.taken(key, now):
+            self._in_all.take("", now)
             return self._left_out.pop(key, 0)
         if len(self._left_out) >= _KEYS:
             self._left_out.clear()

@@ -162,3 +162,11 @@ def test_of_a_thousand_lines_about_one_thing_few_are_written_and_the_rest_is_cou
     assert len(written) == 20 + 9
     assert sum(written) + len(written) > 900
     assert sparing.line("alice", 100.0) == 0
+
+
+def test_whoever_makes_up_a_new_name_for_each_line_fills_no_log() -> None:
+    sparing = Sparing()
+    names = [f"{'x' * 60_000}{n}" if n % 2 else f"{n}{'x' * 60_000}" for n in range(20_000)]
+    written = [name for n, name in enumerate(names) if sparing.line(name, n / 1000) is not None]
+    assert 500 <= len(written) <= 500 + 5 * 20
+    assert max(map(len, sparing._buckets._left)) == 100

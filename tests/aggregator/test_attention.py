@@ -118,6 +118,7 @@ def test_what_is_remembered_is_bounded_whatever_ids_somebody_makes_up() -> None:
     assert len(attention._out) <= 1024
     assert len(attention._wasted) < 5000
     assert len(sparing._left_out) <= 1024
+    assert len(sparing._buckets) < 5000
 
 
 USELESS = ("repeated", "without bytes", "need", "rubbish", "stale", "unsigned")

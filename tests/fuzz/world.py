@@ -15,7 +15,7 @@ __all__ = ["HostileBroker", "World", "containers", "require", "require_bounded"]
 MOST_ITEMS = 128
 """Of any list or dictionary that a side holds, after any number of inputs from forty clients."""
 
-_MORE_ITEMS = {"_farewells": 1024, "_predecessors": 1024, "_out_packet": 65_536}
+_MORE_ITEMS = {"_farewells": 1024, "_predecessors": 1024, "_out_packet": 65_536, "_left": 3072}
 """Of those whose bound is larger, and tested where it is."""
 
 
