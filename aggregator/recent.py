@@ -43,12 +43,6 @@ class Recent:
         for value in values:
             self.append(value)
 
-    def median(self) -> float:
-        """The middle one, or the mean of the middle two; there must be one."""
-        ordered = self._ordered
-        half = len(ordered) // 2
-        return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
     def median_low(self) -> float:
         """The middle one, or the lower of the middle two; there must be one."""
         return self._ordered[(len(self._ordered) - 1) // 2]

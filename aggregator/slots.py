@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from fedmq.aggregator.buffer import Buffer
 from fedmq.aggregator.tempo import Tempo
 
@@ -25,5 +27,5 @@ def taken(buffer: Buffer, client_id: str) -> bool:
 def seconds_until_a_slot(buffer: Buffer, tempo: Tempo, flush_at: float | None, now: float) -> float:
     """When the buffer may have become a version: at the usual pace or by the timer, whichever is first."""
     missing = max(0, tempo.buffer_size - len(buffer.updates))
-    usual = missing * tempo.intervals.median() if len(tempo.intervals) else _LATEST
+    usual = missing * median(tempo.intervals) if tempo.intervals else _LATEST
     return min(max(usual if flush_at is None else min(usual, flush_at - now), _SOONEST), _LATEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from statistics import median
 
 from fedmq.aggregator.recent import Recent
 
@@ -30,7 +31,7 @@ class Tempo:
 
     clients_at_work: float = 1.0
     buffer_size: int = 1
-    intervals: Recent = field(default_factory=lambda: Recent(_INTERVALS))
+    intervals: deque[float] = field(default_factory=lambda: deque(maxlen=_INTERVALS))
     samples: Recent = field(default_factory=lambda: Recent(_SAMPLES))
     made_at: deque[tuple[int, int]] = field(default_factory=lambda: deque([(0, 0)], maxlen=_VERSIONS))
 
@@ -72,4 +73,4 @@ class Tempo:
         """Seconds that a buffer may wait for K updates: twice what they usually take. None while that is unknown."""
         if len(self.intervals) < _FEWEST_INTERVALS:
             return None
-        return 2.0 * self.intervals.median() * self.buffer_size
+        return 2.0 * median(self.intervals) * self.buffer_size

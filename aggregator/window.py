@@ -109,8 +109,9 @@ class Window:
 
     def _go_on(self, sequence: int) -> None:
         """Make this number the newest."""
-        for passed in range(max(self.newest + 1, sequence - WINDOW + 1), sequence):  # of which nothing came yet
-            self._records[_at(passed)] = _NOTHING
+        if sequence > self.newest + 1:
+            for passed in range(max(self.newest + 1, sequence - WINDOW + 1), sequence):  # of which nothing came yet
+                self._records[_at(passed)] = _NOTHING
         self.newest = sequence
 
 

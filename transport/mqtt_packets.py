@@ -152,7 +152,7 @@ class PacketReader:
                 packet_id = buffer[at] << 8 | buffer[at + 1]
                 at += 2
             if self._mqtt5:
-                size, at = _length(buffer, at, end)
+                size, at = _length(buffer, at, end) if buffer[at] else (0, at + 1)  # there seldom are any properties
                 at += size
         except IndexError:
             return None
