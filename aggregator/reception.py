@@ -369,7 +369,9 @@ class Reception:
         """What judging has come to; `judged` is how many verdicts the core had given before."""
         core, commits = self.core, self._commits
         if not isinstance(answer, Judged):
-            if isinstance(answer, Later):  # its bytes stay where they are, spooled ones too
+            if isinstance(answer, Later):  # whatever is here of it stays
+                if self._transfers is not None:
+                    self._transfers.put_off(client_id, offer)
                 self._reply(client_id, answer)
             elif isinstance(answer, Missing):
                 self._ask(client_id, offer, answer, now)

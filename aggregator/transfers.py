@@ -150,6 +150,15 @@ class Transfers:
             return False
         return transfer.spool is None or bool(transfer.spool.coverage.lacks(part.offset, part.offset + size))
 
+    def put_off(self, client_id: str, offer: Offer) -> None:
+        """An update waits for a verdict; if all of it is here, a crash may not cost it, as far as the disk has room."""
+        transfer = self._transfers.get(client_id)
+        if transfer is None or _key(transfer.offer) != _key(offer) or not isinstance(transfer.spool, MemorySpool):
+            return
+        if transfer.spool.coverage.complete:
+            with suppress(StoreError):  # then it comes again
+                transfer.spool = self._moved(transfer.spool, client_id, transfer.offer)
+
     def judged(self, client_id: str, offer: Offer) -> None:
         """An update has its verdict; its bytes stay until that is committed."""
         transfer = self._transfers.get(client_id)
