@@ -8,7 +8,7 @@ from fedmq.failpoints import AGGREGATOR_POINTS, CLIENT_POINTS
 from fedmq.transport.memory import Faults
 from tests.chaos.virtual.accounts import violations
 from tests.chaos.virtual.schedules import play, start_rival
-from tests.chaos.virtual.strategies import STRATEGIES
+from tests.chaos.virtual.strategies import RULES, STRATEGIES
 from tests.chaos.virtual.world import World, a_world
 
 ROUGH = ("network", Faults(delay=(0.0, 0.2), loss=0.1, duplication=0.2, reordering=True))
@@ -36,6 +36,15 @@ def test_an_aggregator_crashes_three_times_at(point: str, power: bool) -> None:
         for passings in (1, 2, 3):
             play(world, [ROUGH, ("aggregator crashes at", point, passings, 0.3, power)])
             assert world.pass_time(300.0, lambda: world.seen[point] == passings)  # noqa: B023 (called at once)
+        assert_all_is_well(world)
+
+
+@pytest.mark.parametrize("strategy", sorted(RULES))
+def test_what_is_kept_for_a_rule_outlives_a_power_cut_at_every_point(strategy: str) -> None:
+    with a_world(STRATEGIES[strategy]) as world:
+        for point in AGGREGATOR_POINTS:
+            play(world, [ROUGH, ("aggregator crashes at", point, 2, 0.3, True)])
+            assert world.pass_time(300.0, lambda: world.seen[point] == 1)  # noqa: B023 (called at once)
         assert_all_is_well(world)
 
 

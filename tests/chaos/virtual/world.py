@@ -73,7 +73,7 @@ class World:
 
     Args:
         folder: for the folders of all of them.
-        strategy: one under which each update counts exactly 1.
+        strategy: one without momentum, whose numbers the accounts can follow.
         devices: how many clients.
         seed: of everything random.
         sync: what the store calls to have something reach this disk; the disk's own `sync` if None.
