@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fedmq.aggregator.state import VersionRecord
-from fedmq.aggregator.strategies import fedasync, fedasync_delta, fedavg, fedbuff
+from fedmq.aggregator.strategies import fedasync, fedasync_delta, fedavg, fedbuff, median, multi_krum, trimmed_mean
 from fedmq.sandbox import Sandbox
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.plan import Plan
@@ -288,15 +288,21 @@ STRATEGIES = {
     "fedbuff of three with momentum": fedbuff(buffer_size=3, momentum=0.5),
     "fedasync": fedasync(),
     "fedasync_delta": fedasync_delta(),
-    "fedavg": fedavg(clients=2),
+    "fedavg": fedavg(clients=3),
+    "fedbuff with slots and clipping": fedbuff(buffer_size=2, one_per_client=True, clip_medians=1.0),
+    "median": median(buffer_size=3),
+    "median with slots and clipping": median(buffer_size=3, one_per_client=True, clip_medians=1.0),
+    "trimmed_mean": trimmed_mean(buffer_size=4, momentum=0.5),
+    "multi_krum": multi_krum(buffer_size=5),
 }
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 def test_every_strategy_learns(start: Start, strategy: Any) -> None:
-    sandbox = start(strategy=strategy)
+    sandbox = start("alice bob carl", strategy=strategy)
     before = sandbox.evaluate()["loss"]
     sandbox.run(versions=40)
+    assert sandbox.version == 40
     assert sandbox.evaluate()["loss"] < before / 4
 
 
