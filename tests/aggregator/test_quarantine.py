@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,13 @@ HOSTILE: dict[str, Callable[[Door], bytes]] = {
 
 def test_every_offence_is_tried_here() -> None:
     assert {name.partition(",")[0] for name in HOSTILE} == OFFENCES
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/robustness.md"])
+def test_the_documents_say_what_counts(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    paragraphs = [set(re.findall(r"`(\w+)`", paragraph)) for paragraph in re.split(r"\n\n|What never|Offers,", text)]
+    assert OFFENCES in paragraphs
 
 
 def undecodable(door: Door) -> bytes:
