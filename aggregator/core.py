@@ -232,7 +232,7 @@ class AggregatorCore:
             state.buffer.fold_parameters(weight, 1.0, state.bases[base], size)
             state.buffer.fold_parameters(weight, -1.0, state.weights, size)
         since_last = now - self._last_accepted if self._last_accepted is not None else None
-        tempo.update(base, state.accepted, samples, since_last)
+        tempo.update(base, state.accepted, samples, since_last, max(1, len(state.ledger)))
         state.allowances.count(rules.allowance, client_id, now)
         self._last_accepted = now
         state.accepted += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
@@ -16,6 +17,7 @@ TARGET_STALENESS = 4
 _INTERVALS = 31  # times between updates that the timer's median is taken over
 _FEWEST_INTERVALS = 5  # below this the timer has nothing to go by and is off
 _VERSIONS = 1024  # of which it is remembered how many updates had been accepted when they were made
+_PER_CLIENT = 1.5  # of the clients that are known, at work at most: fleets that tell the truth were seen at up to 1.4
 _SAMPLES = 101  # sample counts that their median is taken over
 
 
@@ -35,7 +37,14 @@ class Tempo:
     samples: Recent = field(default_factory=lambda: Recent(_SAMPLES))
     made_at: deque[tuple[int, int]] = field(default_factory=lambda: deque([(0, 0)], maxlen=_VERSIONS))
 
-    def update(self, base_version: int, accepted: int, num_samples: int, since_last: float | None) -> None:
+    def update(
+        self,
+        base_version: int,
+        accepted: int,
+        num_samples: int,
+        since_last: float | None,
+        clients: float = math.inf,
+    ) -> None:
         """Count an accepted update.
 
         M is measured without clocks and without state per client: the updates that were accepted while this one was in
@@ -46,6 +55,7 @@ class Tempo:
             accepted: updates accepted before this one.
             num_samples: of the update.
             since_last: seconds since the update before, None for the first since a start.
+            clients: that are known, at least 1: many more cannot be at work, whatever they say of their bases.
 
         """
         self.samples.append(num_samples)
@@ -56,6 +66,7 @@ class Tempo:
         # A device that slept for a day saw a fleet's work go by; it is one client, so its word is bounded.
         seen = min(1.0 + accepted - at_base, 4 * self.clients_at_work + 4)
         self.clients_at_work += (seen - self.clients_at_work) / max(10.0, self.clients_at_work)
+        self.clients_at_work = min(self.clients_at_work, _PER_CLIENT * clients)
 
     def version(self, version: int, accepted: int, buffer_size: int | None) -> None:
         """A version was made after `accepted` updates; set K for the next, to `buffer_size` or automatically."""

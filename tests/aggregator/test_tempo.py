@@ -8,7 +8,9 @@ from statistics import mean
 
 import pytest
 
+from fedmq.aggregator.strategies import fedbuff
 from fedmq.aggregator.tempo import Tempo
+from tests.aggregator.small_run import SmallRun
 
 
 def fleet(durations: list[float], *, buffer_size: int | None, updates: int = 6000) -> tuple[list[Tempo], list[int]]:
@@ -61,6 +63,23 @@ def test_the_automatic_buffer_size_holds_staleness_near_what_is_planned_for() ->
     seen, staleness = fleet(spread(41, 10.0), buffer_size=None)
     assert 8 <= mean(tempo.buffer_size for tempo in seen) <= 13
     assert 3.0 <= mean(staleness) <= 5.0
+
+
+def test_who_lies_about_the_base_does_not_make_the_buffer_much_larger_than_for_all_clients_at_work() -> None:
+    run, turns = SmallRun(fedbuff()), random.Random(1)
+    bases = dict.fromkeys([f"client-{n}" for n in range(9)], 0)
+    for _ in range(1000):
+        client = "liar" if turns.random() < 0.5 else turns.choice(sorted(bases))
+        run.judge(client, [0.0], base_version=bases.get(client, 0))
+        bases |= {client: run.state.version} if client in bases else {}
+        assert run.state.tempo.buffer_size <= 4  # (1.5 * 10 - 1) / 4
+    assert run.state.version > 200
+
+
+@pytest.mark.parametrize("slowest", [1.0, 10.0])
+def test_the_bound_on_those_at_work_is_beyond_what_clients_that_tell_the_truth_come_to(slowest: float) -> None:
+    seen, _ = fleet(spread(41, slowest), buffer_size=None)
+    assert max(tempo.clients_at_work for tempo in seen) < 1.5 * 41
 
 
 @pytest.mark.parametrize(("at_work", "size"), [(1.0, 1), (6.9, 1), (7.1, 2), (9.0, 2), (41.0, 10), (401.0, 100)])
