@@ -29,6 +29,7 @@ _MOST_KNOWN = 1024  # offers without bytes; beyond it, those are forgotten that 
 _IN_MEMORY_BYTES = 16 << 20  # of an update; a larger one goes to the disk from its first part on
 _ALL_IN_MEMORY_BYTES = 64 << 20  # of all updates
 _IN_MEMORY_SECONDS = 2.0  # since its first part; then a crash may cost no more of it
+_MOST_PUT_OFF = 128  # on the disk, beyond which none goes there early: each has two files open, of perhaps 1,024
 _USUAL_BYTES = 4 << 30  # for all updates on the disk
 _RANGES = 64  # that an answer names
 
@@ -155,7 +156,8 @@ class Transfers:
         transfer = self._transfers.get(client_id)
         if transfer is None or _key(transfer.offer) != _key(offer) or not isinstance(transfer.spool, MemorySpool):
             return
-        if transfer.spool.coverage.complete:
+        on_disk = sum(isinstance(one.spool, FileSpool) for one in self._transfers.values())
+        if transfer.spool.coverage.complete and on_disk < _MOST_PUT_OFF:
             with suppress(StoreError):  # then it comes again
                 transfer.spool = self._moved(transfer.spool, client_id, transfer.offer)
 

@@ -172,3 +172,15 @@ def test_what_is_half_here_or_another_one_is_not_moved_and_a_disk_that_refuses_c
     (tmp_path / "parts").write_text("a file")
     transfers.put_off("ada", ada.offer())
     assert isinstance(ada.ask(), MemorySpool)
+
+
+def test_however_many_wait_only_some_of_them_have_files_open(start: Start, tmp_path: Path) -> None:
+    transfers = start(1 << 30)
+    for number in range(200):
+        client = Sending(transfers, f"client-{number}")
+        client.ask()
+        for piece in range(10):
+            client.part(piece)
+        transfers.put_off(client.client_id, client.offer())
+    assert len(list((tmp_path / "parts").glob("*.body"))) == 128
+    assert isinstance(Sending(transfers, "client-199").ask(), MemorySpool)
