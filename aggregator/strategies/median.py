@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from fedmq.aggregator.staleness import Staleness
-from fedmq.aggregator.strategies.rule import Buffered, by_coordinate, rule_strategy
+from fedmq.aggregator.strategies.rule import Buffered, by_coordinate, middle, rule_strategy
 from fedmq.aggregator.strategies.strategy import Strategy
 
 __all__ = ["median"]
@@ -58,11 +55,4 @@ def median(
         clip_norm,
         clip_medians,
     )
-    return rule_strategy("median", 3, by_coordinate(_median), of)
-
-
-def _median(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    block.sort(axis=0)
-    low, high = block[(len(block) - 1) // 2], block[len(block) // 2]
-    middle: npt.NDArray[np.float32] = low + (high - low) * np.float32(0.5)
-    return middle
+    return rule_strategy("median", 3, by_coordinate(middle), of)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from fedmq.aggregator.staleness import Staleness
-from fedmq.aggregator.strategies.rule import HOSTILE, Buffered, blocks, rule_strategy
+from fedmq.aggregator.strategies.rule import HOSTILE, Buffered, blocks, middle, most_hostile, rule_strategy
 from fedmq.aggregator.strategies.strategy import Strategy, require
 from fedmq.schemas.layout import Vector
 
@@ -34,7 +33,8 @@ def multi_krum(
 
     An update's score is the sum of its squared distances to its n - f - 2 nearest neighbours, over parameters.
     f = ceil(hostile n), but no more than (n - 3) // 2, since the rule needs n >= 2f + 3, and at least 1: so it needs
-    5 updates. m = n - 2f, at least 3: fewer than those that are not hostile. Statistics are the mean of the same m.
+    5 updates. m = n - 2f, at least 3: fewer than those that are not hostile. Statistics are no part of the
+    distances, so whoever is chosen may have sent anything: each is the median of all n.
 
     Args:
         hostile: the share of a buffer's updates that may be hostile, more than 0 and less than 0.5.
@@ -69,13 +69,16 @@ def multi_krum(
 
     def combine(rows: Sequence[Vector], weights: Sequence[float], parameter_size: int) -> Vector:
         count = len(rows)
-        f = min(math.ceil(hostile * count), (count - 3) // 2)
+        f = min(most_hostile(hostile, count), (count - 3) // 2)
         squares = _squared_distances(rows, weights, parameter_size)
         nearest = np.sort(squares, axis=1)[:, 1 : count - f - 1]  # the first is its distance to itself
         chosen = sorted(np.argsort(nearest.sum(axis=1), kind="stable")[: count - 2 * f])
         combined = np.empty(len(rows[0]), np.float32)
-        for place, block in blocks([rows[n] for n in chosen], [weights[n] for n in chosen], parameter_size):
-            combined[place] = block.mean(axis=0, dtype=np.float32)
+        for place, block in blocks(rows, weights, parameter_size):
+            if place.start < parameter_size:
+                combined[place] = block[chosen].mean(axis=0, dtype=np.float32)
+            else:  # no distance says anything of these
+                combined[place] = middle(block)
         return combined
 
     return rule_strategy("multi_krum", 5, combine, of)

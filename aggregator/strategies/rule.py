@@ -7,6 +7,7 @@ trained values and are not scaled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from fedmq.aggregator.staleness import Staleness, polynomial
 from fedmq.aggregator.strategies.strategy import Arrival, Batch, Combine, Rates, Rule, Strategy, require, require_slots
 from fedmq.schemas.layout import Vector
 
-__all__ = ["HOSTILE", "Buffered", "blocks", "by_coordinate", "rule_strategy"]
+__all__ = ["HOSTILE", "Buffered", "blocks", "by_coordinate", "middle", "most_hostile", "rule_strategy"]
 
 HOSTILE = 0.3
 """The share of a buffer that may be hostile, unless it is set."""
@@ -87,6 +88,19 @@ def blocks(
         for start in range(begin, end, BLOCK):
             place = slice(start, min(start + BLOCK, end))
             yield place, np.stack([row[place] for row in rows]) * scale
+
+
+def most_hostile(share: float, count: int) -> int:
+    """How many of so many updates that share is, rounded up, at least 1."""
+    return max(1, math.ceil(round(share * count, 9)))  # 0.07 * 100 is 7.000000000000001
+
+
+def middle(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The median of each column of float32 [n, block], which is sorted afterwards."""
+    block.sort(axis=0)
+    low, high = block[(len(block) - 1) // 2], block[len(block) // 2]
+    between: npt.NDArray[np.float32] = low + (high - low) * np.float32(0.5)
+    return between
 
 
 def by_coordinate(centre: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]) -> Combine:

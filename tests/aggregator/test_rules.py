@@ -102,6 +102,29 @@ def test_the_order_of_updates_does_not_matter(name: str, seed: int, shuffle: Any
 
 @each
 @unhurried
+@given(st.integers(0, 1000), st.sampled_from([-1e15, -50.0, 50.0, 1e15]))
+def test_three_of_ten_whose_parameters_look_honest_do_not_move_the_statistics_beyond_the_others(
+    name: str, seed: int, sent: float
+) -> None:
+    honest = random_rows(seed, 7)
+    hostile = np.repeat(honest.mean(axis=0)[None], 3, axis=0)
+    hostile[:, 4:] = sent
+    statistics = combined(ALL[name](), np.concatenate([hostile, honest]), parameters=4)[4:]
+    assert (statistics >= honest[:, 4:].min(axis=0) - 1e-6).all()
+    assert (statistics <= honest[:, 4:].max(axis=0) + 1e-6).all()
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.07, 100), (0.28, 25), (0.14, 50)])
+def test_a_share_that_is_a_whole_number_is_that_many(share: float, count: int) -> None:
+    assert share * count > 7  # by a rounding error
+    most = 7
+    rows = np.arange(count, dtype=np.float32)[:, None] ** 3
+    expected = rows[most : count - most].mean(dtype=np.float64)
+    np.testing.assert_allclose(combined(trimmed_mean(hostile=share), rows), [expected], rtol=1e-6)
+
+
+@each
+@unhurried
 @given(st.integers(0, 1000), st.lists(st.sampled_from([-1e15, -50.0, 0.0, 50.0, 1e15]), min_size=3, max_size=3))
 def test_three_of_ten_do_not_move_the_result_beyond_the_others(name: str, seed: int, sent: list[float]) -> None:
     honest = random_rows(seed, 7)
