@@ -57,12 +57,17 @@ def bound_of(where: str, name: str, norm: float | None, medians: float | None) -
 
 @dataclass(slots=True)
 class Norms:
-    """The newest norm of each of the last 101 clients, unclipped; a part of the durable state."""
+    """The newest norm of each of the last 101 clients, unclipped; a part of the durable state.
+
+    One that moves nothing is not among them: else a fleet of which half have nothing to say would silence the rest.
+    """
 
     newest: dict[str, float] = field(default_factory=dict)
 
     def count(self, client_id: str, found: float) -> None:
         """An update of this norm was judged."""
+        if not found:
+            return
         self.newest.pop(client_id, None)  # so that the order is that of their last updates
         self.newest[client_id] = found
         if len(self.newest) > _CLIENTS:

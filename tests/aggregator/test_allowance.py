@@ -138,6 +138,15 @@ def test_a_first_client_with_tiny_norms_does_not_shut_the_others_out() -> None:
     assert [reason_of(run, name, 1.0) for name in names] == [None] * 4
 
 
+def test_clients_that_have_nothing_to_say_do_not_shut_the_others_out() -> None:
+    run = limited(longest=Bound(medians=10.0))
+    assert [reason_of(run, f"idle-{n}", 0.0) for n in range(5)] == [None] * 5
+    assert [reason_of(run, name, 1.0) for name in ("alice", "bob", "carol")] == [None] * 3
+    assert [reason_of(run, f"idle-{n}", 0.0) for n in range(5)] == [None] * 5
+    assert [reason_of(run, name, 9.0) for name in ("alice", "bob", "carol")] == [None] * 3
+    assert reason_of(run, "mallory", 1e6) == "norm_bound"
+
+
 def test_a_bound_that_is_not_above_zero_is_an_error() -> None:
     assert AggregatorSettings().longest() is None
     assert AggregatorSettings(max_medians=3.0).longest() == Bound(medians=3.0)

@@ -55,6 +55,7 @@ def test_the_bound_is_a_multiple_of_the_lower_median_of_the_clients_newest_norms
     assert scale_of(norms, clip, "carol", 3.0) == 1.0  # 2 * 3
     assert scale_of(norms, clip, "alice", 100.0) == pytest.approx(0.06)
     assert scale_of(norms, clip, "dave", 0.0) == 1.0
+    assert list(norms.newest) == ["bob", "carol", "alice"]  # what moves nothing says nothing of the others
 
 
 @unhurried
