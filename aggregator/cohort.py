@@ -27,16 +27,24 @@ class CohortState:
         online: clients whose presence says so.
         members: who is waited for; None until enough clients are online.
         frozen_at: when that was, on the core's clock.
+        refused: those of them whose update was refused: they train again on this version after about an hour.
 
     """
 
     online: set[str] = field(default_factory=set)
     members: frozenset[str] | None = None
     frozen_at: float | None = None
+    refused: set[str] = field(default_factory=set)
 
     def open(self) -> None:
         """A version was made: its cohort is still to be frozen."""
         self.members = self.frozen_at = None
+        self.refused.clear()
+
+    def refuse(self, client_id: str) -> None:
+        """An update of the present version was refused: whose it was is not waited for."""
+        if self.members is not None and client_id in self.members:
+            self.refused.add(client_id)
 
     def freeze(self, rule: Cohort, delivered: AbstractSet[str], now: float) -> None:
         """Freeze the cohort if enough clients are here; who delivered already is in it, online or not."""
@@ -56,9 +64,10 @@ class CohortState:
         """Why the cohort is closed now; None if it is still waited for."""
         if self.members is None or not delivered:
             return None
-        if len(delivered) >= math.ceil(len(self.members) / rule.over_selection):
+        members = self.members - (self.refused - delivered)
+        if len(delivered) >= math.ceil(len(members) / rule.over_selection):
             return "cohort"
-        if not (self.members - delivered) & self.online:
+        if not (members - delivered) & self.online:
             return "offline"
         if rule.deadline is not None and self.frozen_at is not None and now >= self.frozen_at + rule.deadline:
             return "deadline"

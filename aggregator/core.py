@@ -246,6 +246,8 @@ class AggregatorCore:
 
     def _refuse(self, client_id: str, offer: Offer, refusal: ProtocolError, now: float | None) -> Judged:
         self.state.rejected[refusal.reason] += 1
+        if offer.client_id == client_id and offer.base_version == self.state.version:
+            self.cohort.refuse(client_id)
         if now is not None:
             self.state.quarantine.offence(self.rules.quarantine, client_id, refusal.reason, now)
         self.judged += 1

@@ -9,7 +9,7 @@ import pytest
 from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.strategies import fedavg
-from tests.aggregator.small_run import SmallRun
+from tests.aggregator.small_run import SmallRun, offer_of
 
 
 def cohort_of(*clients: str, **settings: Any) -> SmallRun:
@@ -36,6 +36,46 @@ def test_a_cohort_closes_when_all_of_its_updates_are_in() -> None:
     run.deliver("bob", 3.0)
     assert (run.state.version, run.weights) == (1, [2.0])
     assert [(record.why, record.buffer_size, len(record.updates)) for record in versions(run)] == [("cohort", 2, 2)]
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+def test_who_was_refused_is_not_waited_for_and_is_in_the_next_cohort(refused_first: bool) -> None:
+    run = cohort_of("alice", "bob", "carol")
+    if refused_first:
+        assert reason(run.judge("bob", [float("nan")])) == "not_finite"
+    run.deliver("alice", 1.0)
+    run.deliver("carol", 3.0)
+    if not refused_first:
+        assert run.state.version == 0
+        assert reason(run.judge("bob", [float("nan")])) == "not_finite"
+        run.publish()
+    assert (run.state.version, run.weights) == (1, [2.0])
+    run.deliver("alice", 1.0)
+    run.deliver("carol", 1.0)
+    assert run.state.version == 1
+    run.deliver("bob", 1.0)
+    assert run.state.version == 2
+
+
+def test_whoever_is_refused_for_a_lie_or_another_version_is_waited_for() -> None:
+    run = cohort_of("alice", "bob")
+    run.deliver("alice", 1.0)
+    assert reason(run.judge("bob", [1.0], base_version=7)) == "unknown_base"
+    offer, body = offer_of([1.0], run.layout, client_id="bob", sequence=9)
+    assert reason(run.core.judge("mallory", offer, body, 5.0)) == "wrong_client"
+    assert run.state.version == 0
+    run.deliver("bob", 3.0)
+    assert (run.state.version, run.weights) == (1, [2.0])
+
+
+def test_who_was_refused_and_delivers_after_all_counts() -> None:
+    run = cohort_of("alice", "bob", "carol")
+    assert reason(run.judge("bob", [float("nan")])) == "not_finite"
+    run.deliver("bob", 3.0)
+    run.deliver("alice", 1.0)
+    assert run.state.version == 0
+    run.deliver("carol", 2.0)
+    assert (run.state.version, run.weights) == (1, [2.0])
 
 
 def test_no_cohort_is_frozen_before_enough_clients_are_online() -> None:
@@ -130,8 +170,8 @@ def test_with_over_selection_the_first_updates_close_the_cohort(members: int, en
 
 def test_a_refused_update_is_not_a_delivery() -> None:
     run = cohort_of("alice", "bob")
-    run.deliver("alice", 1.0)
     assert reason(run.judge("bob", [float("nan")])) == "not_finite"
+    run.core.tick(1e6)
     assert run.state.version == 0
-    run.deliver("bob", 3.0)
-    assert run.weights == [2.0]
+    run.deliver("alice", 1.0)
+    assert [len(record.updates) for record in versions(run)] == [1]
