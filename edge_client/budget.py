@@ -12,11 +12,13 @@ from typing import Literal
 
 from fedmq.edge_client.amounts import in_words, of
 
-__all__ = ["Allowance", "Budget", "Shortage", "Spent"]
+__all__ = ["Allowance", "Budget", "Shortage", "Spent", "too_small"]
 
 _DAY_SECONDS = 86_400
 _STEPS = 64  # of a budget: so often at most what is spent goes to the disk, and a kill forgets no more than one
 _LEAST_STEP = 1024
+_WHAT = {"uplink": "an update", "downlink": "a model"}
+_CODEC = {"uplink": "plan.codec", "downlink": "aggregator.snapshot_codec"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +101,18 @@ class Budget:
 
     def sentence(self, shortage: Shortage) -> str:
         """What is short, and what can be done."""
-        name = f"daily_{shortage.direction}"
         limit = (self.uplink if shortage.direction == "uplink" else self.downlink) or 0
-        what, plan = ("an update", "plan.codec") if shortage.direction == "uplink" else ("a model", "snapshot_codec")
-        if shortage.needed <= limit:
-            used = self.spent.uplink if shortage.direction == "uplink" else self.spent.downlink
-            return (
-                f"{of(used, limit)} of {name} used today, {what} takes {in_words(shortage.needed, limit)}; "
-                "this device goes on after 00:00 UTC"
-            )
-        return f"{name} is {limit} bytes, {what} takes {shortage.needed}: allow more, or choose another {plan}"
+        if said := too_small(limit, shortage):
+            return said
+        used = self.spent.uplink if shortage.direction == "uplink" else self.spent.downlink
+        return (
+            f"{of(used, limit)} of daily_{shortage.direction} used today, {_WHAT[shortage.direction]} takes "
+            f"{in_words(shortage.needed, limit)}; this device goes on after 00:00 UTC"
+        )
+
+    def never(self, shortage: Shortage) -> str:
+        """What is wrong if no day has room for this, not even a whole one; else empty."""
+        return too_small(self.uplink if shortage.direction == "uplink" else self.downlink, shortage)
 
     def to_keep(self) -> Spent | None:
         """What was spent, if it is time to keep it: a card is not written for every message."""
@@ -118,6 +122,17 @@ class Budget:
             return None
         self._kept = new
         return new
+
+
+def too_small(limit: int | None, shortage: Shortage) -> str:
+    """One sentence if a whole day's bytes do not suffice for what is needed once; else empty."""
+    if limit is None or shortage.needed <= limit:
+        return ""
+    what, codec = _WHAT[shortage.direction], _CODEC[shortage.direction]
+    return (
+        f"device.daily_{shortage.direction} is {limit} bytes, {what} takes {shortage.needed}: "
+        f"allow more, or choose another {codec}"
+    )
 
 
 def _left(limit: int | None, spent: int) -> int | None:

@@ -60,3 +60,7 @@ class Meter:
     def sentence(self, shortage: Shortage) -> str:
         """What is short, and what can be done."""
         return self._budget.sentence(shortage)
+
+    def never(self, shortage: Shortage) -> str:
+        """What is wrong if no day has room for this, not even a whole one; else empty."""
+        return self._budget.never(shortage)

@@ -22,11 +22,13 @@ from fedmq.edge_client.actions import (
 from fedmq.edge_client.amounts import of
 from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.estimate import update_bytes
 from fedmq.edge_client.feedback import seed_of
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.intake import Intake
 from fedmq.edge_client.job import Made, make
 from fedmq.edge_client.meter import Meter
+from fedmq.edge_client.offers import OFFER_BYTES
 from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Runner
 from fedmq.edge_client.shown import Shown
@@ -129,6 +131,7 @@ class ClientService:
         self._connected = False
         self._shortage: Shortage | None = None  # that was said
         self._pause = ""  # as it was said
+        self._foreseen = False  # whether a day's bytes suffice for one update
         self._sending: int | None = None  # the number of the update whose sending was said
         local = outbox.local()
         if local:
@@ -382,6 +385,8 @@ class ClientService:
         body, layout = self._intake.snapshot
         self._job = (head, layout)
         self._shown.say(activity="training", run=head.run)
+        if not self._foreseen:
+            self._foresee(layout, head)
 
         training, residual, ahead = self._training, self._outbox.residual(), self._outbox.ahead()
         seed = seed_of(head.run, self._client_id, head.version, ahead.sequence)
@@ -390,6 +395,17 @@ class ClientService:
             return make(head, body, layout, training, residual, seed, ahead)
 
         self._runner.start(job)
+
+    def _foresee(self, layout: Layout, head: Head) -> None:
+        """Say before the first job that no day has room for what it will make.
+
+        It is an estimate: what zstd makes of the update is known when there is one, and then this device rests or not.
+        """
+        self._foreseen = True
+        needed = update_bytes(layout, head.plan) + OFFER_BYTES
+        if said := self._meter.never(Shortage("uplink", needed)):
+            log.warning("budget too small client=%s detail=%r", self._client_id, said)
+            self._shown.say(detail=said)
 
     def _finish_job(self, result: Made | Exception, now: float) -> None:
         assert self._job is not None

@@ -171,6 +171,30 @@ def test_check_names_what_is_wrong_with_a_task_and_ends_with_2(
     assert mistake in said
 
 
+@pytest.mark.parametrize(
+    ("daily", "codec", "mistake"),
+    [
+        ("daily_uplink", "plan.codec=float32", "an update takes {}: allow more, or choose another plan.codec"),
+        (
+            "daily_downlink",
+            "aggregator.snapshot_codec=float32",
+            "a model takes {}: allow more, or choose another aggregator.snapshot_codec",
+        ),
+    ],
+)
+def test_check_says_what_a_day_has_room_for_and_ends_with_2_where_that_is_nothing(
+    daily: str, codec: str, mistake: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = 4 * (3 * 10_000 + 10_000 + 10_000 + 1) + 1024
+    task = ["check", "task.py", "--set", codec, "--set", "plan.zstd=false"]
+    Path("task.py").write_text(LARGE_TORCH_TASK.replace("5000", "10000"))
+    assert main([*task, "--set", f"device.{daily}={3 * size}"]) == 0
+    assert f"budget     {daily} carries 3 " in capsys.readouterr().out
+    assert main([*task, "--set", f"device.{daily}={size - 1}"]) == 2
+    said = capsys.readouterr().err
+    assert said == f"fedmq check: device.{daily} is {size - 1} bytes, {mistake.format(size)}\n"
+
+
 def test_check_says_what_a_model_has_to_be(capsys: pytest.CaptureFixture[str]) -> None:
     Path("task.py").write_text(TORCH_TASK.replace("torch.nn.Linear(3, 1)", "dict(w=3)"))
     assert main(["check", "task.py"]) == 2

@@ -1,6 +1,7 @@
 """Check a task file before anything runs: build, load, evaluate, one batch. With --config or --broker the broker too.
 
-Prints what a device will need: parameters, bytes for each update, memory, seconds for each epoch.
+Prints what a device will need: parameters, bytes for each update and model, memory, seconds for each epoch.
+A daily budget that does not suffice for one of them is a mistake in the settings: exit code 2.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fedmq.blame import faults_of
 from fedmq.cli.check_broker import check_broker
 from fedmq.cli.options import FILE, add_settings, settings_of
+from fedmq.edge_client.budget import Shortage, too_small
+from fedmq.edge_client.config import DeviceSettings
 from fedmq.edge_client.feedback import encoded
+from fedmq.edge_client.offers import OFFER_BYTES
+from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError
-from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import check_id
+from fedmq.settings import Settings
 from fedmq.status_text import measured
 from fedmq.tasks.contract import Task
 from fedmq.tasks.loader import load_task
 
 EXAMPLE = "fedmq check task.py --client-id dev-7 --config federation.toml"
-
-_BESIDE_BYTES = 1024  # of an offer beside the update, about
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,27 +50,54 @@ def run(options: argparse.Namespace) -> int:
         options.federation = "check"
     options.log_level = "error"
     settings = settings_of(options)
-    size = _check_task(options.task, client_id, settings.plan)
+    sizes = _check_task(options.task, client_id, settings)
+    _check_budget(settings.device, sizes)
     if with_broker:
-        check_broker(settings, client_id, size)
+        check_broker(settings, client_id, sizes.update if sizes else 0)
     else:
         file = f"; --config {FILE} names the one in this file" if FILE.is_file() else ""
         print(f"broker     not checked{file or '; --config FILE names it'}")
-    if settings.device.daily_uplink is not None and size:
-        print(
-            f"budget     daily_uplink carries {settings.device.daily_uplink // (size + _BESIDE_BYTES):,} updates a day"
-        )
     return 0
 
 
-def _check_task(path: Path, client_id: str, plan: Plan) -> int:
+class _Sizes(NamedTuple):
+    """Bytes of one update and of one model, as they travel."""
+
+    update: int
+    model: int
+
+
+def _check_budget(device: DeviceSettings, sizes: _Sizes | None) -> None:
+    """Say what a day's bytes have room for.
+
+    Raises:
+        ConfigError: not even for one update, or for one model.
+
+    """
+    if sizes is None:
+        if device.daily_uplink is not None or device.daily_downlink is not None:
+            print("budget     not checked: the size of an update and of a model is not known here")
+        return
+    updates = (device.daily_uplink, Shortage("uplink", sizes.update + OFFER_BYTES), "updates")
+    models = (device.daily_downlink, Shortage("downlink", sizes.model + OFFER_BYTES), "models")
+    wrong = []
+    for limit, needed, what in (updates, models):
+        if said := too_small(limit, needed):
+            wrong.append(said)
+        elif limit is not None:
+            print(f"budget     daily_{needed.direction} carries {limit // needed.needed:,} {what} a day")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _check_task(path: Path, client_id: str, settings: Settings) -> _Sizes | None:
     task = load_task(path)
     print(f"task       {task.path.name}, version {task.version}")
     if task.build_model is None:
         print("           it trains with numpy; its model comes from the aggregator")
-        return 0
+        return None
     with faults_of(task), _shapes_fit(task):
-        return _check_training(task, client_id, plan)
+        return _check_training(task, client_id, settings)
 
 
 @contextmanager
@@ -84,15 +115,18 @@ def _shapes_fit(task: Task) -> Iterator[None]:
             ) from warning
 
 
-def _check_training(task: Task, client_id: str, plan: Plan) -> int:
+def _check_training(task: Task, client_id: str, settings: Settings) -> _Sizes:
     from fedmq.edge_client.trainer import TorchTrainer
     from fedmq.tasks.bridge import to_vector
 
+    plan, down = settings.plan, settings.aggregator.snapshot_codec
     trainer = TorchTrainer(task, client_id)
     layout = trainer.layout(plan)
     statistics = layout.size - layout.parameter_size
     print(f"model      {layout.parameter_size:,} parameters, {statistics:,} statistics, layout {layout.digest[:12]}")
     weights = to_vector(trainer.model, layout)
+    model_size = len(codec_named(down).encode(weights, layout))
+    print(f"download   {model_size:,} bytes as {down}")
     samples = trainer.num_samples
     print(f"data       {samples:,} samples to train on, as {client_id}")
     warm = plan.model_copy(update={"local_steps": 1})
@@ -115,4 +149,4 @@ def _check_training(task: Task, client_id: str, plan: Plan) -> int:
     fewer = f": {plain / size:.1f} times fewer than float32's {plain:,}" if plain > size else ""
     print(f"update     {size:,} bytes as {sent.codec.name}{fewer}")
     print(f"memory     {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at its peak")
-    return size
+    return _Sizes(size, model_size)

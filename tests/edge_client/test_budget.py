@@ -5,14 +5,21 @@ from __future__ import annotations
 import random
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from fedmq.edge_client.actions import Action, Follow, SendPart, Stop, Train
 from fedmq.edge_client.budget import Allowance, Budget, Shortage, Spent
 from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.estimate import update_bytes
+from fedmq.edge_client.feedback import encoded
 from fedmq.edge_client.outbox import Outbox
+from fedmq.schemas.codecs import CODECS
+from fedmq.schemas.layout import Entry, Layout
 from fedmq.schemas.messages import Head, Progress
+from fedmq.schemas.plan import Plan
 from fedmq.schemas.wire import encode
+from tests.edge_client import test_service
 from tests.edge_client.test_service import TOPICS, Device
 from tests.edge_client.words import (
     RUN,
@@ -173,8 +180,41 @@ def test_a_budget_that_never_suffices_is_said_to_and_what_suffices_tomorrow_too(
         "3.0 of 5 MB of daily_uplink used today, an update takes 2.5 MB; this device goes on after 00:00 UTC"
     )
     assert budget.sentence(Shortage("downlink", 400_000)) == (
-        "daily_downlink is 300000 bytes, a model takes 400000: allow more, or choose another snapshot_codec"
+        "device.daily_downlink is 300000 bytes, a model takes 400000: allow more, or choose another "
+        "aggregator.snapshot_codec"
     )
+
+
+def test_a_day_that_never_suffices_is_said_before_the_first_training_and_the_device_rests_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(test_service, "LAYOUT", Layout((Entry("w", (10_000,)),)))
+    device = Device(daily_uplink=4000)
+    device.snapshot(0)
+    device.wait(1.0)
+    said = "device.daily_uplink is 4000 bytes, an update takes "
+    assert device.weights == [], "nothing was trained"
+    assert device.service.status.activity == "training"
+    assert device.service.status.detail.startswith(said)
+    device.finish_job()
+    device.wait(1.0)
+    assert device.service.paused is not None
+    assert device.service.complaint.startswith(said)
+    device.outbox.close()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("parameters", "statistics"), [(10, 0), (70_000, 3), (300_001, 0)])
+def test_the_size_of_an_update_is_foreseen_from_its_layout_and_codec(
+    codec: str, parameters: int, statistics: int
+) -> None:
+    entries = [Entry("w", (parameters,))]
+    if statistics:
+        entries.append(Entry("s", (statistics,), kind="statistic"))
+    layout, plan = Layout.of(entries), Plan(codec=codec)
+    update = np.random.default_rng(7).standard_normal(layout.size, np.float32) * np.float32(0.01)
+    real = len(encoded(update, layout, RUN, plan, None, seed=1).body)
+    assert update_bytes(layout, plan) == pytest.approx(real, rel=0.05, abs=16)
 
 
 def test_a_device_rests_when_its_day_is_spent_says_so_and_goes_on_the_next_day() -> None:
