@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
+from fedmq.schemas.topics import ID_PATTERN
+
 __all__ = ["DeviceSettings"]
 
 
@@ -19,6 +21,9 @@ class DeviceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    client_id: Annotated[str, Field(pattern=ID_PATTERN)] | None = Field(
+        None, description="whose login and keys these are; `fedmq provision` writes it, and `--client-id` is not needed"
+    )
     folder: Path | None = Field(None, description="for the outbox; by default one for each client in the state folder")
     max_outbox_bytes: int = Field(1 << 30, ge=1 << 20, description="bytes of updates that wait at most; the oldest go")
     max_epochs: int | None = Field(None, ge=1, description="this device's share, if it is less than the plan's")

@@ -20,6 +20,7 @@ from fedmq.edge_client.actions import (
 )
 from fedmq.edge_client.budget import Allowance, Shortage
 from fedmq.edge_client.offers import OFFER_BYTES, Offers, morning
+from fedmq.edge_client.turned_away import REVOKED
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Progress, Reply, UpdateId
 from fedmq.schemas.plan import Plan
 
@@ -185,6 +186,8 @@ class ClientCore:
             actions.append(action)
             if isinstance(action, Delete) and action.receipt.reason == "layout":
                 actions.append(AskLayout())
+            if isinstance(action, Delete) and action.receipt.reason == "revoked":
+                return [*actions, Stop(2, REVOKED)]
         answered = {r.update.sequence for r in reply.receipts} | {later.update.sequence for later in reply.later}
         if self._hold is not None and self._hold[0] in answered:
             self._hold = (self._hold[0], now)

@@ -22,6 +22,7 @@ from fedmq.edge_client.actions import (
 from fedmq.edge_client.amounts import of
 from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.echo import Echo
 from fedmq.edge_client.estimate import update_bytes
 from fedmq.edge_client.feedback import seed_of
 from fedmq.edge_client.fetch import Fetch
@@ -33,6 +34,7 @@ from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Runner
 from fedmq.edge_client.shown import Shown
 from fedmq.edge_client.training import Training
+from fedmq.edge_client.turned_away import of_a_login
 from fedmq.edge_client.upload import Piece
 from fedmq.schemas.errors import FedMQError, ProtocolError, StoreError, TransportError
 from fedmq.schemas.layout import Layout
@@ -124,6 +126,7 @@ class ClientService:
             task_version=training.task_version,
         )
         self._shown = Shown(link, topics, status, self._meter)
+        self._echo = Echo(self._shown, topics, client_id)
         self._asked: Stop | None = None
         self._quiet_at: float | None = None  # when to say that there is no model
         self._quiet = ""  # as it was said, until there is one
@@ -173,10 +176,10 @@ class ClientService:
         elif isinstance(event, Disconnected):
             self._connected = False
             self._core.disconnected()
-            log.warning("disconnected client=%s reason=%r", self._client_id, event.reason)
+            self._echo.disconnected()
+            log.warning("disconnected client=%s reason=%r", self._client_id, of_a_login(event.reason))
         elif isinstance(event, Refused):
-            log.error("refused client=%s topic=%s reason=%r", self._client_id, event.topic, event.reason)
-            self._shown.say(detail=f"the broker refused {event.topic}: {event.reason}")
+            self._echo.refused(event.topic, event.reason)
 
     def tick(self) -> None:
         """Do what is due: finished jobs, offers, retraining, status."""
@@ -197,7 +200,9 @@ class ClientService:
             self._quiet = ""
         self._shown.transfers(self._transfers(), now)
         self._say_pause()
-        self._shown.publish(now)
+        self._echo.tick(now)
+        if self._shown.publish(now):
+            self._echo.status_sent(now)
 
     def _say_quiet(self) -> None:
         if self._core.newest is not None or self._fetch.receiving() is not None:
@@ -305,6 +310,7 @@ class ClientService:
                 head, body = decode(message.payload, Head)
                 self._perform(self._intake.heard(head, body, now), now)
             elif topic == topics.reply(self._client_id):
+                self._echo.answered()
                 self._perform(self._core.reply(decode(message.payload, Reply)[0], now), now)
             elif topic == topics.aggregator:
                 presence = decode(message.payload, AggregatorPresence)[0]
@@ -313,6 +319,8 @@ class ClientService:
                 if self._aggregator_online != (presence.state == "online"):
                     self._aggregator_online = presence.state == "online"
                     log.info("aggregator %s client=%s", presence.state, self._client_id)
+                if not self._aggregator_online or presence.detail:
+                    self._echo.aggregator_gone()
                 self._perform(self._core.presence(presence, now), now)
             elif topic == topics.layout:
                 notice, body = decode(message.payload, LayoutNotice)
@@ -326,6 +334,8 @@ class ClientService:
                 status = decode(message.payload, ClientStatus)[0]
                 if (status.incarnation, status.state) == (self._incarnation, "offline"):
                     self._shown.contradict(now)
+                elif status.incarnation == self._incarnation:
+                    self._echo.status_heard()
                 self._perform(self._core.own_status(status, now), now)
             elif self._fetch.take(topic, message.payload, now):
                 self._perform(self._intake.fetched(now), now)
@@ -458,6 +468,7 @@ class ClientService:
         try:
             if self._link.publish(self._topics.update(self._client_id), payload):
                 self._shown.carried(up=len(payload))
+                self._echo.update_sent(self._clock())
                 self._step(step)
         except TransportError as error:
             self.stop(Stop(2, f"an update cannot be sent: {error}"))

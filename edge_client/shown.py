@@ -71,16 +71,18 @@ class Shown:
             self._transfers, self._transfers_at = said, now
             self.say(detail=said)
 
-    def publish(self, now: float, *, at_once: bool = False) -> None:
-        """Have the broker show it, if it is news and not too soon."""
+    def publish(self, now: float, *, at_once: bool = False) -> bool:
+        """Have the broker show it, if it is news and not too soon; whether it went out."""
         news = self.status != self._sent or (self._contradict_at is not None and now >= self._contradict_at)
         if not news or not (at_once or now >= self._sent_at + _INTERVAL):
-            return
+            return False
         self.say(**self._meter.today())
-        if self._link.publish(self._topic, encode(self.status), retain=True):
-            self._sent, self._sent_at = self.status, now
-            if self._contradict_at is not None:
-                self._contradict_at, self._contradicted_at = None, now
+        if not self._link.publish(self._topic, encode(self.status), retain=True):
+            return False
+        self._sent, self._sent_at = self.status, now
+        if self._contradict_at is not None:
+            self._contradict_at, self._contradicted_at = None, now
+        return True
 
     def contradict(self, now: float) -> None:
         """The broker shows something old in its place: have the present one shown again."""

@@ -24,7 +24,7 @@ from fedmq.failpoints import crash_points
 from fedmq.keys import device_keys
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.signing import sealed
-from fedmq.schemas.topics import Topics, check_id
+from fedmq.schemas.topics import Topics
 from fedmq.settings import Settings, load_settings
 from fedmq.signed_link import SignedLink, in_order, of_a_device
 from fedmq.tasks.contract import NumpyTraining
@@ -43,7 +43,7 @@ class EdgeClient:
 
     Args:
         settings: the path of a federation's file, or settings.
-        client_id: this device's name, unique in the federation.
+        client_id: this device's name, unique in the federation; by default the settings' `device.client_id`.
         train: a function (weights, plan) -> Trained on numpy arrays; then no task file and no torch is needed.
 
     Raises:
@@ -52,11 +52,11 @@ class EdgeClient:
 
     """
 
-    def __init__(self, settings: Settings | str | Path, client_id: str, *, train: NumpyTraining | None = None) -> None:
+    def __init__(
+        self, settings: Settings | str | Path, client_id: str | None = None, *, train: NumpyTraining | None = None
+    ) -> None:
         self.settings = settings if isinstance(settings, Settings) else load_settings(settings)
-        self.client_id = check_id(client_id, "client id")
-        if client_id == "aggregator":
-            raise ConfigError("client id 'aggregator' is the aggregator's; choose another")
+        self.client_id = client_id = self.settings.device_id(client_id)
         training = self._training(train)
         incarnation = os.urandom(16).hex()
         topics = Topics(self.settings.federation)

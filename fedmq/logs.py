@@ -10,6 +10,7 @@ __all__ = ["log_to_stderr"]
 
 
 _AGAIN_SECONDS = 60.0
+_REMEMBERED = 32  # texts
 
 
 class _Formatter(logging.Formatter):
@@ -30,23 +31,24 @@ class _Seldom(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: dict[str, tuple[str, float, int]] = {}  # by logger: what, when it was said, how often it was not
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}  # by logger and text: when it was said, how often not
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             if str(record.msg).startswith("connected "):
-                self._last.pop(record.name, None)
+                self._last = {key: last for key, last in self._last.items() if key[0] != record.name}
             return True
         text = record.getMessage()
-        last, said_at, unsaid = self._last.get(record.name, ("", 0.0, 0))
-        if record.exc_info is not None or text != last:
-            self._last[record.name] = (text, record.created, 0)
-            return True
-        if record.created - said_at < _AGAIN_SECONDS:
-            self._last[record.name] = (last, said_at, unsaid + 1)
+        key = (record.name, text)
+        said_at, unsaid = self._last.pop(key, (-_AGAIN_SECONDS, 0))
+        if record.exc_info is None and record.created - said_at < _AGAIN_SECONDS:
+            self._last[key] = (said_at, unsaid + 1)
             return False
-        self._last[record.name] = (last, record.created, 0)
-        record.msg, record.args = f"{text} (again, {unsaid + 1} times since it was last said)", ()
+        self._last[key] = (record.created, 0)
+        while len(self._last) > _REMEMBERED:
+            del self._last[next(iter(self._last))]
+        if unsaid:
+            record.msg, record.args = f"{text} (again, {unsaid + 1} times since it was last said)", ()
         return True
 
 

@@ -18,7 +18,8 @@ from fedmq.edge_client.config import DeviceSettings
 from fedmq.schemas.codecs import CODECS
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.plan import Plan
-from fedmq.schemas.topics import ID_PATTERN
+from fedmq.schemas.signing import AGGREGATOR
+from fedmq.schemas.topics import ID_PATTERN, check_id
 from fedmq.signing_settings import SigningSettings
 
 __all__ = ["Settings", "load_settings"]
@@ -71,6 +72,26 @@ class Settings(BaseModel):
     def run_folder(self) -> Path:
         """Where the aggregator keeps its run."""
         return self.aggregator.folder or Path("runs") / self.federation
+
+    def device_id(self, given: str | None) -> str:
+        """Which device this is: the one that the file names, or else the one that is given.
+
+        Raises:
+            ConfigError: neither names one, they name two, or it is not an id of a device.
+
+        """
+        named = self.device.client_id
+        if given is None and named is None:
+            raise ConfigError("which device is this? give --client-id ID, or set device.client_id in its file")
+        if named is not None and given not in (None, named):
+            raise ConfigError(
+                f"client id {given!r} is given, and the login and keys of these settings are for {named!r} "
+                "(device.client_id): leave out the id, or take the bundle of the other device"
+            )
+        client_id = check_id(named or given or "", "client id")
+        if client_id == AGGREGATOR:
+            raise ConfigError("client id 'aggregator' is the aggregator's; choose another")
+        return client_id
 
     def device_folder(self, client_id: str) -> Path:
         """Where one client keeps its outbox."""

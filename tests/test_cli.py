@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from fedmq.aggregator.export import read_run
 from fedmq.broker_config.start import RunningBroker
 from fedmq.cli import COMMANDS, main
+from fedmq.settings import load_settings
 from tests.brokers import RunMosquitto
 from tests.system.processes import PATIENCE, TASK, until
 
@@ -111,7 +112,7 @@ def test_an_unknown_command_or_option_is_exit_code_2(capsys: pytest.CaptureFixtu
     for arguments, said in (
         (["statuss"], "invalid choice: 'statuss'"),
         (["stop", "--now"], "unrecognized arguments: --now"),
-        (["client"], "the following arguments are required: --client-id"),
+        (["check"], "the following arguments are required: task"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
@@ -255,8 +256,36 @@ def test_check_says_which_right_is_missing(
     refused = {topic: said for topic, said in topics_of(captured.out).items() if said.startswith("refused: ")}
     assert list(refused) == [topic]
     assert reason in refused[topic]
-    expected = "fedmq check: the broker does not let this client do its work; see its access rules and limits\n"
-    assert captured.err == expected
+    assert captured.err == (
+        "fedmq check: the broker does not let this client do its work: is 'dev-7' the id that this login is for, and "
+        "still in the federation? use the id of the bundle, or ask the operator for a new one; "
+        "see its access rules and limits\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["client"], ["check", "task.py"]])
+def test_an_id_that_is_not_the_bundles_is_a_mistake_before_anything_is_sent(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("task.py").write_text(TASK)
+    Path("federation.toml").write_text(
+        'federation = "f"\ntask = "task.py"\n[device]\nclient_id = "dev-1"\n[broker]\nurl = "mqtt://127.0.0.1:1"'
+    )
+    assert main([*command, "--client-id", "dev-9", "--config", "federation.toml"]) == 2
+    assert capsys.readouterr().err == (
+        f"fedmq {command[0]}: client id 'dev-9' is given, and the login and keys of these settings are for 'dev-1' "
+        "(device.client_id): leave out the id, or take the bundle of the other device\n"
+    )
+
+
+def test_the_id_of_a_device_comes_from_its_bundle(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("task.py").write_text(TORCH_TASK)
+    Path("bundle.toml").write_text('federation = "f"\n[device]\nclient_id = "dev-1"')
+    settings = load_settings("bundle.toml", environment={})
+    assert settings.device_id(None) == settings.device_id("dev-1") == "dev-1"
+    assert main(["client", "--federation", "f"]) == 2
+    said = capsys.readouterr().err
+    assert said == "fedmq client: which device is this? give --client-id ID, or set device.client_id in its file\n"
 
 
 LARGE_TORCH_TASK = TORCH_TASK.replace("Linear(3, 1)", "Sequential(torch.nn.Linear(3, 5000), torch.nn.Linear(5000, 1))")

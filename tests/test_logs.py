@@ -38,5 +38,19 @@ def test_the_same_trouble_is_said_once_a_minute_and_at_once_when_it_comes_back(
         "INFO    fedmq.aggregator connected run=a",
         warning,
         "WARNING fedmq.aggregator something else",
-        warning,
     ]
+
+
+def test_two_troubles_in_turn_are_each_said_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr()
+    for second in range(70):
+        said("fedmq.client", logging.ERROR, f"refused topic={second % 2}", 1000.0 + second)
+    for number in range(100):
+        said("fedmq.client", logging.WARNING, f"rejected {number}", 1100.0)
+    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    again = "(again, 30 times since it was last said)"
+    assert lines[:4] == [
+        *(f"ERROR   fedmq.client refused topic={topic}" for topic in (0, 1)),
+        *(f"ERROR   fedmq.client refused topic={topic} {again}" for topic in (0, 1)),
+    ]
+    assert len(lines) == 104

@@ -49,6 +49,10 @@ _NO_TASK = """
 # The task file is yours: copy it here, or write where it lies on this machine, and take the # away.
 # task = "{task}"
 """
+_DEVICE = """
+[device]
+client_id = {id}
+"""
 _REVOKED = """
 [aggregator]
 revoked_file = "{revoked}"
@@ -63,7 +67,7 @@ def settings_file(record: Record, account: str) -> bytes:
     elif account == OPERATOR:
         title = f"For whoever looks after federation {name}. Look at it with: fedmq status --config {SETTINGS}"
     else:
-        run = f"fedmq client --config {SETTINGS} --client-id {account}"
+        run = f"fedmq client --config {SETTINGS}"
         title = f"Device {account} of federation {name}. Run it with: {run}"
     text = f"# {title}\nfederation = {json.dumps(name)}\n"
     if account != OPERATOR:
@@ -82,6 +86,8 @@ def settings_file(record: Record, account: str) -> bytes:
         text += f'device_keys_file = "{DEVICE_KEYS}"\n'
     if account == AGGREGATOR:
         text += _REVOKED.format(revoked=REVOKED)
+    if account not in (AGGREGATOR, OPERATOR):
+        text += _DEVICE.format(id=json.dumps(account))
     return text.encode()
 
 

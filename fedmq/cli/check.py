@@ -26,7 +26,6 @@ from fedmq.edge_client.feedback import encoded
 from fedmq.edge_client.offers import OFFER_BYTES
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError
-from fedmq.schemas.topics import check_id
 from fedmq.settings import Settings
 from fedmq.status_text import measured
 from fedmq.tasks.contract import Task
@@ -38,18 +37,18 @@ EXAMPLE = "fedmq check task.py --client-id dev-7 --config federation.toml"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("task", type=Path, help="the task file")
-    parser.add_argument("--client-id", default="client-1", help="whose data to load (default: client-1)")
+    parser.add_argument("--client-id", help="whose data to load (default: device.client_id, else client-1)")
     add_settings(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it."""
-    client_id = check_id(options.client_id, "client id")
     with_broker = options.config is not None or options.broker is not None
     if options.federation is None and options.config is None:
         options.federation = "check"
     options.log_level = "error"
     settings = settings_of(options)
+    client_id = settings.device_id(options.client_id or settings.device.client_id or "client-1")
     sizes = _check_task(options.task, client_id, settings)
     _check_budget(settings.device, sizes)
     if with_broker:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from fedmq.connect import mqtt_link
+from fedmq.edge_client.turned_away import of_a_login, of_an_id
 from fedmq.keys import device_keys
 from fedmq.schemas.errors import ProtocolError, TransportError
 from fedmq.schemas.messages import ClientStatus, Need
@@ -72,7 +73,7 @@ def _try(
             print(f"  {topic:<40} {_said(refused.get(topic))}")
         print(f"  {client_id} is online elsewhere, so nothing was sent in its name; to try sending, stop it first")
         if refused:
-            raise _not_allowed()
+            raise _not_allowed(client_id)
         return
     size = part_bytes(link.max_message_bytes - (SIGNATURE_BYTES + 2 if keys is not None else 0))
     nobodys = encode(Need(run="0" * 32, version=0, done=True))  # about a run that there is not
@@ -97,7 +98,7 @@ def _try(
     print(f"messages   an update takes {max(1, -(-update_size // size)):,} of at most {size:,} bytes")
     print(f"packets    a message of {len(probe):,} bytes {passed}; the broker's limit: {announced}")
     if refused or not taken:
-        raise _not_allowed()
+        raise _not_allowed(client_id)
 
 
 def _works_here(folder: Path) -> bool:
@@ -141,7 +142,7 @@ def _connect(link: Link, where: str) -> int | None:
         if isinstance(event, Disconnected):
             failures += 1
             if failures > 1:  # the first may only be about the version of MQTT
-                raise TransportError(f"{where}: {event.reason}")
+                raise TransportError(f"{where}: {of_a_login(event.reason)}")
         elif event is None and time.monotonic() >= deadline:
             raise TransportError(f"{where}: no answer within {_SECONDS:g} s")
 
@@ -173,5 +174,7 @@ def _said(refusal: str | None) -> str:
     return "not refused" if refusal is None else f"refused: {refusal}"
 
 
-def _not_allowed() -> TransportError:
-    return TransportError("the broker does not let this client do its work; see its access rules and limits")
+def _not_allowed(client_id: str) -> TransportError:
+    return TransportError(
+        f"the broker does not let this client do its work: {of_an_id(client_id)}; see its access rules and limits"
+    )

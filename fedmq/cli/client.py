@@ -22,7 +22,7 @@ EXAMPLE = "fedmq client --config federation.toml --client-id dev-7"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--client-id", required=True, help="this device's name, unique in the federation")
+    parser.add_argument("--client-id", help="this device's name, unique in the federation (default: device.client_id)")
     add_settings(parser)
 
 

@@ -156,7 +156,7 @@ def _next(out: Path, device: str, task: str | None) -> list[str]:
         "next:",
         f"  fedmq broker --secure {out}",
         f"  fedmq aggregator --config {out}/aggregator/federation.toml",
-        f"  fedmq client --config {out}/devices/{device}/federation.toml --client-id {device}",
+        f"  fedmq client --config {out}/devices/{device}/federation.toml",
         f"  fedmq status --config {out}/operator/federation.toml",
     ]
 

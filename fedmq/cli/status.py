@@ -62,4 +62,7 @@ def _nothing(watch: Watch, settings: Settings, client_id: str | None) -> str:
             f"at {settings.broker.url} nothing is shown of {federation}: has its aggregator started, is the name right?"
         )
     there = ", ".join(sorted(watch.clients)) or "none"
-    return f"at {settings.broker.url} nothing is shown of client {client_id!r} of {federation}; clients there: {there}"
+    return (
+        f"at {settings.broker.url} nothing is shown of client {client_id!r} of {federation}; clients there: {there}; "
+        "one that was revoked, or whose login is for another id, cannot show anything"
+    )

@@ -43,7 +43,7 @@ def test_it_makes_everything_and_says_what_to_run_next(provision: Provision) -> 
     }
     check_bundles(provision.root)
     assert f"fedmq broker --secure {provision.root}\n" in said
-    assert f"fedmq client --config {provision.root}/devices/dev-1/federation.toml --client-id dev-1\n" in said
+    assert f"fedmq client --config {provision.root}/devices/dev-1/federation.toml\n" in said
     assert len(said.splitlines()) < 10
 
 

@@ -18,6 +18,7 @@ from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService
 from fedmq.edge_client.training import NumpyTrainer
+from fedmq.edge_client.turned_away import of_a_login
 from fedmq.schemas.errors import ProtocolError, Reason
 from fedmq.schemas.layout import Entry, Layout
 from fedmq.schemas.messages import (
@@ -301,3 +302,70 @@ def test_how_far_an_update_in_parts_is_is_in_the_status_and_its_beginning_in_the
     device.accept(made.update)
     device.wait(0.1)
     assert device.service.complaint == ""
+
+
+def test_a_device_whose_messages_lead_nowhere_says_so_once_and_no_more_when_they_do(
+    device: Device, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with MQTT 3.1.1, where a broker takes what it does not pass on."""
+    device.wait(60.0)
+    assert device.service.complaint == "" or "no model" in device.service.complaint
+    with monkeypatch.context() as patched:
+        patched.setattr(device._link, "publish", lambda *_, **__: True)
+        device.snapshot(0)
+        device.wait(200.0)
+        assert "what this device sends to fedmq/f/status/dev does not come back" in device.service.complaint
+        assert "'dev' the id that this login is for" in device.service.complaint
+        assert sum("unheard client=dev" in line for line in caplog.messages) <= 3
+    device.finish_job()
+    device.wait(1.0)
+    assert device.service.complaint == ""
+
+
+def test_a_device_that_the_aggregator_never_answers_says_so_until_it_does(device: Device) -> None:
+    """As when it is signed with a key that the aggregator does not know."""
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    device.wait(100.0)
+    assert device.service.complaint == ""
+    device.wait(100.0)
+    assert "the aggregator is online and answers nothing that this device sends" in device.service.complaint
+    device.accept(device.offers[-1].update)
+    device.wait(1.0)
+    assert device.service.complaint == ""
+
+
+def test_of_an_aggregator_that_is_gone_no_answer_is_missed(device: Device) -> None:
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    device.say(TOPICS.aggregator, encode(offline()))
+    device.wait(500.0)
+    assert device.service.complaint == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "advised"),
+    [
+        ("the broker at b:1 refused the connection: not authorized (0x87); check username", True),
+        ("the broker at b:1 refused the connection: bad user name or password (0x86)", True),
+        ("TLS with b:1 failed: sslv3 alert certificate revoked; is it a TLS port", True),
+        ("no broker answers at b:1; is it running?", False),
+    ],
+)
+def test_a_login_that_is_not_taken_names_the_way_out(reason: str, advised: bool) -> None:
+    said = of_a_login(reason)
+    assert said.startswith(reason)
+    assert ("ask its operator for a new bundle" in said) == advised
+
+
+def test_a_device_that_was_taken_out_of_the_federation_ends_and_says_what_to_do(device: Device) -> None:
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    device.reject(device.offers[-1].update, "revoked")
+    assert device.service.stopped is not None
+    assert device.service.stopped.code == 2
+    assert "ask its operator for a new bundle" in device.service.stopped.why
+    assert device.outbox.pending() == [], "it has its verdict"

@@ -188,6 +188,13 @@ class World:
         """Break a connection, of the aggregator or a device; it is made again."""
         self._inner[(AGGREGATOR, *DEVICES).index(name)].drop("hostile")
 
+    def start_again(self, name: str) -> None:
+        """A device that signs has ended; begin it anew with its outbox."""
+        place = (AGGREGATOR, *DEVICES).index(name)
+        self.clients[name] = self._client(name, signs=True)
+        self.links[place], self._inner[place] = self.links.pop(), self._inner.pop()
+        self.links[place].open()
+
     def will_of(self, name: str) -> Message:
         """The last will of the aggregator or a device: any broker has it from the first moment."""
         will = self._inner[(AGGREGATOR, *DEVICES).index(name)].will

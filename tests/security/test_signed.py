@@ -154,15 +154,18 @@ def test_what_a_revoked_device_offers_is_refused_from_the_moment_that_it_is_list
     assert world.run(lambda: one.accepted >= 2 and two.accepted >= 2)
     listed.write_text("dev-2\n")
     assert world.run(lambda: two.rejected >= 1)
+    assert two.stopped is not None
+    assert "ask its operator for a new bundle" in two.stopped.why
     counted = two.accepted
     goal = one.accepted + 5
     assert world.run(lambda: one.accepted >= goal)
     assert (two.accepted, one.rejected) == (counted, 0)
     assert world.core.state.rejected["revoked"] >= 1
     listed.unlink()  # whoever was out is so still
-    refused = two.rejected
-    assert world.run(lambda: two.rejected > refused)
-    assert two.accepted == counted
+    world.start_again("dev-2")
+    again = world.clients["dev-2"]
+    assert world.run(lambda: again.stopped is not None)
+    assert (again.accepted, again.rejected) == (0, 1)
 
 
 def test_a_signature_covers_every_byte_and_the_topic() -> None:

@@ -48,11 +48,11 @@ class Secure:
         settings = [*QUICK, f"aggregator.init={self.folder}/weights.safetensors"]
         return self._run("aggregator", "aggregator", settings)
 
-    def client(self, client_id: str) -> Program:
-        return self._run(client_id, f"devices/{client_id}", QUICK, "--client-id", client_id)
+    def client(self, client_id: str, *options: str) -> Program:
+        return self._run(client_id, f"devices/{client_id}", QUICK, *options)
 
     def _run(self, name: str, bundle: str, settings: Sequence[str], *options: str) -> Program:
-        command = "client" if options else "aggregator"
+        command = "aggregator" if name == "aggregator" else "client"
         overrides = [f"--set={setting}" for setting in settings]
         return self.start(name, command, "--config", f"{self.root}/{bundle}/federation.toml", *options, *overrides)
 
@@ -115,7 +115,7 @@ def test_devices_with_their_bundles_train_a_model_and_one_is_revoked_meanwhile(
     watched(watch, lambda: accepted(watch, "dev-1") >= goal, "dev-1 to go on", secure)
     assert aggregator.running
     assert first.running
-    second.says("certificate revoked")  # it tries again and again, and is told why
+    second.says("ask its operator for a new bundle")
     assert (secure.root / "aggregator" / "revoked").read_text() == "dev-2\n"
     with Watch(load_settings(secure.root / "operator" / "federation.toml", environment={}), "eye") as later:
         watched(later, lambda: later.clients.get("dev-1"), "dev-1's status", secure)
@@ -175,12 +175,32 @@ def test_fedmq_check_finds_every_right_of_a_device(at_work: tuple[Secure, Watch]
     assert check.ends() == 0, check.log
     assert "logged in" in check.log
     assert "the broker's limit: 131,072 bytes" in check.log
-    other = secure.start("check", "check", task, "--client-id", "dev-3", "--config", config)
+    other = secure.start("check", "check", task, "--set=device.client_id=dev-3", "--config", config)
     assert other.ends() == 1
+    assert "is 'dev-3' the id that this login is for" in other.log
     assert "fedmq/f/update/dev-3                     refused: " in other.log
     assert "fedmq/f/status/dev-3                     refused: " in other.log
     (aggregator,) = [program for program in secure.programs if program.name == "aggregator"]
     assert not any(word in aggregator.log for word in ("ERROR", "malformed", "reason=signature"))
+
+
+def test_a_device_under_an_id_that_is_not_its_logins_says_once_what_to_do(at_work: tuple[Secure, Watch]) -> None:
+    secure, watch = at_work
+    watched(watch, lambda: accepted(watch, "dev-1") >= 1, "an update of dev-1", secure)
+    bundle = str(secure.root / "devices" / "dev-2" / "federation.toml")
+    given = secure.start("given", "client", "--config", bundle, "--client-id", "dev-1")
+    assert given.ends() == 2
+    assert "are for 'dev-2' (device.client_id)" in given.log
+    secure.programs[-2].terminate()  # dev-2 itself, whose connection it would take
+    # As with a bundle from before, whose file has no id.
+    other = secure.client("dev-2", "--set=device.client_id=dev-9")
+    other.says("ERROR", 2)
+    other.says("trained client=dev-9 version", 2)
+    other.terminate()
+    assert other.ends() == 0
+    errors = [line for line in other.log.splitlines() if "ERROR" in line]
+    assert len(errors) == 2, other.log
+    assert all("use the id of the bundle, or ask the operator for a new one" in line for line in errors)
 
 
 def test_a_configuration_without_an_own_folder_is_found_by_its_broker_folder(secure: Secure, tmp_path: Path) -> None:
