@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Layout, Vector
 
-__all__ = ["Run", "model_file", "read_run"]
+__all__ = ["Run", "history_file", "model_file", "read_figures", "read_run"]
 
 _ATTEMPTS = 20  # a commit may replace the vectors between our two looks
 
@@ -107,3 +107,8 @@ def model_file(run: Run, statistics_key: str) -> bytes:
     statistics = [entry.name for entry in run.layout.entries if entry.kind == "statistic"]
     metadata = {"fedmq.run": run.run, "fedmq.version": str(run.version), statistics_key: json.dumps(statistics)}
     return save({name: np.ascontiguousarray(array) for name, array in run.arrays().items()}, metadata)
+
+
+def history_file(run: Run) -> bytes:
+    """The history, a line of JSON for each version."""
+    return "".join(json.dumps(record) + "\n" for record in run.history).encode()

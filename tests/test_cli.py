@@ -94,7 +94,7 @@ def test_the_help_says_what_is_taken_where_nothing_is_given(name: str, capsys: p
         main([name, "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "of the lines on standard error (default: info)" in said
-    assert name != "export" or "numpy's format (default: model.safetensors)" in said
+    assert name != "export" or "numpy's format (default: model.safetensors, if nothing" in said
 
 
 def test_without_a_command_it_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:

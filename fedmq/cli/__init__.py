@@ -24,7 +24,7 @@ COMMANDS = {
     "status": ("status", "show what a federation is doing"),
     "stop": ("stop", "stop the aggregator on this machine"),
     "release": ("release", "let a client out of quarantine, on this machine"),
-    "export": ("export", "write a run's newest weights to a file"),
+    "export": ("export", "write a run's newest weights, its history or a picture of it to a file"),
 }
 
 

@@ -96,10 +96,10 @@ def _demo(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _report(options: argparse.Namespace, folder: Path, results: list[Any], central: Any) -> None:
-    from fedmq.demo.report import draw
+    from fedmq.demo.report import draw_demo
 
     if results:
-        draw(folder / "report.png", results, central.accuracy if central else None)
+        draw_demo(folder / "report.png", results, central.accuracy if central else None)
         _print_table(results, central, sys.stderr if options.json else sys.stdout)
         print(f"run folder: {folder}  (model.safetensors, history.jsonl, report.png, federation.toml)", file=sys.stderr)
     if options.json:

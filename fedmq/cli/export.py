@@ -1,22 +1,28 @@
-"""Write a run's newest weights to a file, under the names of the model's state_dict. The aggregator may be at work.
+"""Write what a run has come to into files: weights, history, a picture. The aggregator may be at work.
 
-Load them with `model.load_state_dict(safetensors.torch.load_file("model.safetensors"), strict=False)`.
+The weights have the names of the model's state_dict. Load them with
+`model.load_state_dict(safetensors.torch.load_file("model.safetensors"), strict=False)`.
+The history has a line of JSON for each version: its updates with their staleness, and what was measured of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from fedmq.aggregator.export import model_file, read_run
+from fedmq.aggregator.export import Run, history_file, model_file, read_run
 from fedmq.cli.options import add_settings, settings_of
 from fedmq.schemas.errors import StoreError
 from fedmq.tasks.initial import STATISTICS_KEY
 
-EXAMPLE = "fedmq export --config federation.toml --out model.safetensors"
+EXAMPLE = "fedmq export --config federation.toml --history history.jsonl --report report.png"
+
+_WEIGHTS = Path("model.safetensors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("model.safetensors"),
-        help="the file; *.npz writes numpy's format (default: model.safetensors)",
+        metavar="FILE",
+        help=f"the weights; *.npz writes numpy's format (default: {_WEIGHTS}, if nothing else is asked for)",
     )
+    parser.add_argument("--history", type=Path, metavar="FILE", help="the history, *.jsonl")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="a picture, *.png; needs matplotlib")
     parser.add_argument("--folder", type=Path, help="the run folder, in place of the federation's")
     add_settings(parser)
 
@@ -34,15 +42,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it."""
     run = read_run(options.folder or settings_of(options).run_folder)
-    aside = options.out.with_name(options.out.name + ".part")
+    out = options.out or (None if options.history or options.report else _WEIGHTS)
+    if out is not None:
+        _write(out, lambda file: _weights(run, out, file))
+        print(f"{out}: version {run.version}, {run.layout.size} floats, run {run.run}")
+    if options.history is not None:
+        _write(options.history, lambda file: file.write(history_file(run)))
+        print(f"{options.history}: {len(run.history)} versions")
+    if options.report is not None:
+        from fedmq.report import draw_run
+
+        draw_run(options.report, run)
+        print(f"{options.report}: {len(run.history)} versions")
+    return 0
+
+
+def _weights(run: Run, out: Path, file: IO[bytes]) -> None:
+    if out.suffix == ".npz":
+        np.savez(file, allow_pickle=False, **run.arrays())
+    else:
+        file.write(model_file(run, STATISTICS_KEY))
+
+
+def _write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
+    """Have all of the file there, or what was there before."""
+    aside = path.with_name(path.name + ".part")
     try:
         with open(aside, "wb") as file:
-            if options.out.suffix == ".npz":
-                np.savez(file, allow_pickle=False, **run.arrays())
-            else:
-                file.write(model_file(run, STATISTICS_KEY))
-        os.replace(aside, options.out)
+            content(file)
+        os.replace(aside, path)
     except OSError as error:
-        raise StoreError(f"{options.out}: it cannot be written: {error.strerror}") from error
-    print(f"{options.out}: version {run.version}, {run.layout.size} floats, run {run.run}")
-    return 0
+        raise StoreError(f"{path}: it cannot be written: {error.strerror}") from error

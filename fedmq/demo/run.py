@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fedmq.aggregator.export import Run, model_file, read_run
+from fedmq.aggregator.export import Run, history_file, model_file, read_run
 from fedmq.demo.plan import AGGREGATOR, PLAN, SECONDS, TARGET, Tuned
 from fedmq.demo.watch import unseen, wearers
 from fedmq.schemas.errors import ConfigError
@@ -158,5 +157,4 @@ def run_federated(name: str, folder: Path, setup: Setup, tuned: Tuned, *, accura
 
 def _write(run: Run, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(model_file(run, STATISTICS_KEY))
-    with open(folder / "history.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record) + "\n" for record in run.history)
+    (folder / "history.jsonl").write_bytes(history_file(run))

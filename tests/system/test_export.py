@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,19 @@ def test_what_was_exported_loads_into_the_model_and_begins_another_run(fed: Fede
     for path in (out, fed.folder / "again.safetensors"):
         with safe_open(path, "numpy") as file:
             assert file.metadata()["fedmq.statistics"] == '["1.running_mean", "1.running_var"]'
+
+
+def test_export_writes_the_history_and_a_picture_while_the_aggregator_works(at_work: Federation) -> None:
+    history, picture = at_work.folder / "history.jsonl", at_work.folder / "report.png"
+    at_work.refresh()
+    before = at_work.version
+    done = at_work.command("export", "--history", str(history), "--report", str(picture))
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [record["version"] for record in records] == list(range(1, len(records) + 1))
+    assert len(records) >= before
+    assert set(records[0]) == {"version", "updates", "buffer_size", "why", "seconds", "devices", "aggregator"}
+    assert {"client_id", "staleness"} <= set(records[0]["updates"][0])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "model.safetensors" not in done.stdout
+    assert f"{history}: {len(records)} versions" in done.stdout
