@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
 
-__all__ = ["client_text", "clients_table", "in_bytes", "measured", "quarantined", "run_text"]
+__all__ = ["client_text", "clients_table", "in_bytes", "judged", "measured", "quarantined", "run_text"]
 
 _COUNTED = (
     "accepted, sent and received count from the start of a device's process; base is the version that it trained from"
@@ -79,6 +79,13 @@ def quarantined(one: Quarantined) -> str:
     """Who is in quarantine, why, and until when."""
     since, until = (time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (one.since, one.until))
     return f"in quarantine: {one.client_id} ({one.reason}), since {since}, until {until}"
+
+
+def judged(client_id: str, verdicts: Mapping[str, int]) -> str:
+    """What the aggregator has last said to a client."""
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(verdicts.items(), key=lambda item: -item[1]))
+    number = sum(verdicts.values())
+    return f"the aggregator's last {number} {'verdict' if number == 1 else 'verdicts'} on {client_id}: {said}"
 
 
 def client_text(status: ClientStatus) -> str:

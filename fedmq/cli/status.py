@@ -1,7 +1,8 @@
 """Show what a federation is doing, as its retained topics say: the run, and each client or the one that is named.
 
 A version is made of K updates. Mean staleness: how many versions were made, on average, between the one that an update
-was trained from, its base, and the one that it became part of.
+was trained from, its base, and the one that it became part of. On the aggregator's machine its last verdicts are shown
+too: of the client that is named, or of each that had an update rejected.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Iterator
 
+from fedmq.aggregator.lately import ACCEPTED, lately
 from fedmq.cli.options import add_settings, settings_of
-from fedmq.schemas.errors import TransportError
+from fedmq.schemas.errors import StoreError, TransportError
 from fedmq.schemas.topics import check_id
 from fedmq.settings import Settings
+from fedmq.status_text import judged
 from fedmq.watch import Watch
 
 EXAMPLE = "fedmq status --config federation.toml dev-7"
@@ -52,7 +56,22 @@ def run(options: argparse.Namespace) -> int:
             return 0 if options.client in (None, *watch.clients) else 1
         text = watch.describe(options.client)
         print(text or _nothing(watch, settings, options.client))
+        for line in _judged(watch, settings, options.client):
+            print(line)
         return 0 if text else 1
+
+
+def _judged(watch: Watch, settings: Settings, client_id: str | None) -> Iterator[str]:
+    try:
+        known = lately(settings.run_folder)
+    except StoreError as error:
+        yield str(error)
+        return
+    if watch.progress is None or watch.progress.run != known.run:
+        return  # it is elsewhere, or the folder is another run's
+    for name, verdicts in sorted(known.verdicts.items()):
+        if name == client_id or (client_id is None and set(verdicts) - {ACCEPTED}):
+            yield judged(name, verdicts)
 
 
 def _nothing(watch: Watch, settings: Settings, client_id: str | None) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
 
-from tests.system.processes import Federation
+from tests.system.processes import TASK, Federation
 
 pytestmark = pytest.mark.broker
 
@@ -34,6 +35,25 @@ def test_status_of_one_client_shows_all_of_it_and_of_nobody_fails(at_work: Feder
     nobody = at_work.command("status", "nobody")
     assert nobody.returncode == 1
     assert f" nothing is shown of client 'nobody' of federation {at_work.name!r}; clients there: ada, " in nobody.stdout
+
+
+def test_status_shows_what_the_aggregator_has_said_to_a_client_where_its_folder_is(fed: Federation) -> None:
+    fed.set(aggregator__task_versions=["1"])
+    fed.aggregator()
+    fed.client("ada")
+    other = fed.client("eve", fed.task("other.py", TASK.replace('"1"', '"2"')))
+    fed.work("ada", updates=2)
+    other.says("rejected client=eve", 2)
+    shown = fed.command("status")
+    assert re.search(r"\nthe aggregator's last \d+ verdicts on eve: \d+ task_version\n", shown.stdout), shown.stdout
+    assert "verdicts on ada" not in shown.stdout, "nothing of it was rejected"
+    assert re.search(r"verdicts on ada: \d+ accepted\n", fed.command("status", "ada").stdout)
+    elsewhere = fed.command("status", "--set", f"aggregator.folder={fed.folder}/none")
+    assert "verdicts on" not in elsewhere.stdout
+    (fed.folder / "broken").mkdir()
+    (fed.folder / "broken" / "run.sqlite").write_text("no database at all, and long enough to be looked at " * 9)
+    broken = fed.command("status", "--set", f"aggregator.folder={fed.folder}/broken")
+    assert f"run folder {fed.folder}/broken: its verdicts cannot be read" in broken.stdout
 
 
 def test_status_of_a_federation_that_is_not_there_says_where_it_looked(at_work: Federation) -> None:
