@@ -47,16 +47,34 @@ class Publisher:
     """Publishes the newest snapshot, not more often than every `interval` seconds.
 
     A thousand versions a second are not a thousand broadcasts.
+
+    Args:
+        link: to the broker.
+        topics: of the federation.
+        plan: that travels with the model.
+        codec: of the snapshots.
+        interval: between two snapshots, in seconds.
+        folder: for snapshots in parts.
+        limits: what is taken and what not, as the progress says it.
+
     """
 
     def __init__(
-        self, link: Link, topics: Topics, plan: Plan, codec: Codec, interval: float, folder: Path | None = None
+        self,
+        link: Link,
+        topics: Topics,
+        plan: Plan,
+        codec: Codec,
+        interval: float,
+        folder: Path | None = None,
+        limits: str = "",
     ) -> None:
         self._link = link
         self._topics = topics
         self._plan = plan
         self._codec = codec
         self._interval = interval
+        self._limits = limits
         self._snapshots = Snapshots(link, topics, folder)
         self._making: Aside[_Made] = Aside("fedmq-snapshot", link.wake)  # of a large model
         self._coming: tuple[int, str] | None = None  # version and state of the head whose parts are on their way
@@ -252,6 +270,7 @@ class Publisher:
             buffer_size=committed.buffer_size,
             buffered=committed.buffered,
             goal=goal,
+            limits=self._limits,
             devices=committed.devices,
             devices_version=committed.devices_version,
             aggregator=self._measured[1] if self._measured else None,

@@ -20,6 +20,7 @@ from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
 from fedmq.aggregator.export import read_run
 from fedmq.aggregator.fence import Fence
+from fedmq.aggregator.limits import limits
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.revoked import Revoked
@@ -239,7 +240,13 @@ class Aggregator:
             topics=topics,
             core=core_of(state),
             publisher=Publisher(
-                link, topics, plan, codec, settings.aggregator.publish_interval, settings.run_folder / "parts"
+                link,
+                topics,
+                plan,
+                codec,
+                settings.aggregator.publish_interval,
+                settings.run_folder / "parts",
+                limits(rules, self.strategy.clip),
             ),
             incarnation=incarnation,
             fence=Fence(incarnation, replaces, self._store.predecessors(incarnation)),

@@ -46,6 +46,8 @@ def run_text(aggregator: AggregatorPresence | None, progress: Progress | None) -
         f" mean staleness {progress.mean_staleness:.2f},"
         f" {progress.strategy}, K = {progress.buffer_size}, goal: {progress.goal}"
     )
+    if progress.limits:
+        yield f"limits: {progress.limits}"
     if progress.updates:
         yield f"{in_bytes(progress.uplink_bytes / progress.updates)} an update"
     if progress.devices is not None:

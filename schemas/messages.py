@@ -330,6 +330,7 @@ class Progress(ProtocolMessage):
         buffer_size, buffered: K and how many updates wait in the buffer.
         devices: over each device's newest evaluation; `devices_version` is the newest version that any measured.
         aggregator: what the aggregator measured itself, of `aggregator_version`.
+        limits: what is taken and what not, as a sentence.
         clients: the ids heard last, at most 100.
         quarantine: clients that are not listened to, at most 100.
         uplink_bytes: of accepted updates, encoded.
@@ -349,6 +350,7 @@ class Progress(ProtocolMessage):
     buffer_size: Count = 1
     buffered: Count = 0
     goal: Text = ""
+    limits: Text = ""
     devices: DeviceEvaluation | None = None
     devices_version: Count | None = None
     aggregator: Metrics | None = None

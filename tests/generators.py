@@ -194,6 +194,7 @@ MESSAGES: dict[type[ProtocolMessage], st.SearchStrategy[Any]] = {
         buffer_size=counts,
         buffered=counts,
         goal=texts,
+        limits=texts,
         devices=st.none()
         | st.builds(DeviceEvaluation, clients=counts, num_samples=counts, mean=metrics, spread=metrics),
         devices_version=st.none() | counts,

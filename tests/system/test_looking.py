@@ -21,6 +21,7 @@ def test_status_shows_the_run_and_each_client(at_work: Federation) -> None:
     run = at_work.read_run().run
     assert f"aggregator online, run {run}" in shown.stdout
     assert "fedbuff, K = 1, goal: until stopped" in shown.stdout
+    assert "\nlimits: an update takes 65,552 bytes at most; of task version 1\n" in shown.stdout
     for client_id in ("ada", "bob"):
         (line,) = [line for line in shown.stdout.splitlines() if line.startswith(client_id)]
         assert "online" in line

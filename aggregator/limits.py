@@ -1,0 +1,50 @@
+"""What an aggregator takes and what not, in words: people see it in the status of the federation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.clipping import Bound
+
+__all__ = ["limits"]
+
+_LONGEST = 1000  # characters: a message takes 2,000, and there may be any number of task versions
+
+
+def limits(rules: Rules, clip: Bound | None) -> str:
+    """The limits in force, such as "an update takes 65,552 bytes at most; of each client 6 updates a minute count".
+
+    Args:
+        rules: of the run.
+        clip: the strategy's bound on norms.
+
+    """
+    said = "; ".join(_limits(rules, clip))
+    return said if len(said) <= _LONGEST else said[: _LONGEST - 1] + "…"
+
+
+def _limits(rules: Rules, clip: Bound | None) -> Iterator[str]:
+    yield f"an update takes {rules.most_bytes:,} bytes at most"
+    if rules.task_versions is not None:
+        yield f"of task version {' or '.join(sorted(rules.task_versions)) or 'none'}"
+    if rules.max_staleness is not None:
+        yield f"no staler than {rules.max_staleness} versions"
+    if rules.longest is not None:
+        yield f"refused beyond a norm of {_bound(rules.longest)}"
+    if clip is not None:
+        yield f"clipped to a norm of {_bound(clip)}"
+    rate, day = rules.allowance.per_minute, rules.allowance.per_day
+    counted = [f"{rate:g} updates a minute"] if rate is not None else []
+    counted += [f"{day:,} updates a day"] if day is not None else []
+    if counted:
+        yield f"of each client {' and '.join(counted)} count, more wait"
+    if rules.quarantine is not None:
+        after, seconds = rules.quarantine.after, rules.quarantine.seconds
+        yield f"after {after} hostile messages a client is not heard for {seconds:g} s"
+
+
+def _bound(bound: Bound) -> str:
+    fixed = [f"{bound.norm:g}"] if bound.norm is not None else []
+    medians = [f"{bound.medians:g} times the clients' median"] if bound.medians is not None else []
+    return " or ".join([*fixed, *medians])
