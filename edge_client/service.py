@@ -278,8 +278,12 @@ class ClientService:
     def refused(self, topic: str, why: str) -> None:
         """A message was not signed as it has to be: people read it in the status."""
         if topic == self._topics.status(self._client_id):
-            self._shown.contradict(self._clock())
+            self.outlived()
         self._shown.say(detail=f"a message on {topic} is refused: {why}")
+
+    def outlived(self) -> None:
+        """The broker shows an earlier start's status: after every start once, and it is nothing to complain of."""
+        self._shown.contradict(self._clock())
 
     def stop(self, stop: Stop) -> None:
         """End, saying so: the status goes out, the connection is closed."""

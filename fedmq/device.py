@@ -74,7 +74,7 @@ class EdgeClient:
             if keys is not None:
                 heard = in_order(topics, self._outbox.aggregator_session(), self._outbox.keep_aggregator_session)
                 fresh = of_a_device(topics, client_id, session, heard)
-                link = signed = SignedLink(link, topics, keys, session, fresh)
+                link = signed = SignedLink(link, topics, keys, session, fresh, own=topics.status(client_id))
             self._runner = ThreadRunner(link.wake, device.pace)
             self._fetch = Fetch(link, topics, client_id, folder / "model.body", self.settings.broker.window)
             self._service = ClientService(
@@ -96,7 +96,7 @@ class EdgeClient:
                 step=crash_points(),
             )
             if signed is not None:
-                signed.on_refused = self._service.refused
+                signed.on_refused, signed.on_outlived = self._service.refused, self._service.outlived
         except BaseException:
             self._outbox.close()
             raise

@@ -22,6 +22,8 @@ log = logging.getLogger("fedmq.signing")
 
 _MOST_REFUSED = 32  # at a time: whoever sends nothing else must not keep the owner from its work
 
+_OLD = "it is an old one, repeated: its author has started again since"
+
 Fresh = Callable[[str, int], bool]
 """Whether a message on this topic, from this session of its author, is no old one that somebody repeats."""
 
@@ -36,10 +38,12 @@ class SignedLink(LinkInFront):
         session: the own one: greater at every start of the process.
         fresh: asked after the signature.
         unsigned: on which topics a message without a signature is heard too.
+        own: a topic on which this author has left something at an earlier start; none if empty.
 
     Attributes:
         refused: how many messages were refused.
         on_refused: called for each, with its topic and why, as a sentence.
+        on_outlived: called in its place for what an earlier start has left on `own`: its word, then its last will.
 
     """
 
@@ -51,15 +55,18 @@ class SignedLink(LinkInFront):
         session: int,
         fresh: Fresh,
         unsigned: Callable[[str], bool] = lambda topic: False,
+        own: str = "",
     ) -> None:
         self.refused = 0
         self.on_refused: Callable[[str, str], None] = lambda topic, why: None
+        self.on_outlived: Callable[[], None] = lambda: None
         super().__init__(link)
         self._topics = topics
         self._keys = keys
         self._session = session
         self._fresh = fresh
         self._unsigned = unsigned
+        self._own = own
         self._said: Counter[str] = Counter()
 
     @property
@@ -77,7 +84,11 @@ class SignedLink(LinkInFront):
             why = self._refusal(event)
             if why is None:
                 return event
-            self._refuse(event.topic, why)
+            if why == _OLD and event.topic == self._own:
+                self.refused += 1
+                self.on_outlived()
+            else:
+                self._refuse(event.topic, why)
             timeout = 0.0
         return None
 
@@ -99,7 +110,7 @@ class SignedLink(LinkInFront):
         if not self._keys.verify(who, signed.content, signed.signature):
             return f"it is not signed with a known key of {'the aggregator' if who == AGGREGATOR else 'its client'}"
         if not self._fresh(message.topic, signed.session):
-            return "it is an old one, repeated: its author has started again since"
+            return _OLD
         return None
 
     def _refuse(self, topic: str, why: str) -> None:
@@ -164,7 +175,7 @@ def signed_for_the_aggregator(link: Link, topics: Topics, keys: Keys, session: i
     def unsigned(topic: str) -> bool:
         return topic in shown and at_work.session == 0
 
-    return SignedLink(link, topics, keys, session, fresh, unsigned)
+    return SignedLink(link, topics, keys, session, fresh, unsigned, own=topics.aggregator)
 
 
 def of_who_looks(topics: Topics) -> Fresh:

@@ -247,7 +247,9 @@ class World:
         heard = in_order(TOPICS, outbox.aggregator_session(), outbox.keep_aggregator_session)
         link: Link = inner
         if signs:
-            link = SignedLink(inner, TOPICS, keys, session, of_a_device(TOPICS, name, session, heard))
+            link = SignedLink(
+                inner, TOPICS, keys, session, of_a_device(TOPICS, name, session, heard), own=TOPICS.status(name)
+            )
         self._inner.append(inner)
         self.links.append(link)
         service = ClientService(
@@ -263,7 +265,7 @@ class World:
             clock=self._clock,
         )
         if isinstance(link, SignedLink):
-            link.on_refused = service.refused
+            link.on_refused, link.on_outlived = service.refused, service.outlived
         return service
 
     def _train(self, weights: Arrays, plan: Plan) -> Trained:

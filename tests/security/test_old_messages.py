@@ -122,6 +122,16 @@ def test_a_last_will_of_an_earlier_start_of_a_device_is_contradicted(second: Wor
             assert decode(second.broker.retained[will.topic], ClientStatus)[0].state == "online"
 
 
+def test_a_device_that_starts_again_has_nothing_to_complain_of(second: World, caplog: pytest.LogCaptureFixture) -> None:
+    assert work(second)
+    caplog.clear()
+    second.start_again("dev-2")
+    again = second.clients["dev-2"]
+    assert second.run(lambda: again.accepted >= 2)
+    assert again.complaint == ""
+    assert not [line for line in caplog.messages if "refused" in line]
+
+
 def test_the_last_will_of_an_earlier_aggregator_holds_nobody_back(second: World) -> None:
     old = second.will_of(AGGREGATOR)
     second.end()

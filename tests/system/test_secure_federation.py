@@ -214,6 +214,22 @@ def test_a_configuration_without_an_own_folder_is_found_by_its_broker_folder(sec
     assert broker.ends() == 0
 
 
+def test_who_starts_again_does_not_complain_of_what_it_left_itself(at_work: tuple[Secure, Watch]) -> None:
+    secure, watch = at_work
+    both = ("dev-1", "dev-2")
+    watched(watch, lambda: all(accepted(watch, each) >= 1 for each in both), "updates of both", secure)
+    for program in (secure.programs[-2], secure.programs[-3]):
+        program.terminate()
+        assert program.ends() == 0
+    again = [secure.aggregator(), secure.client("dev-1")]
+    again[1].says("accepted client=dev-1", 2)
+    assert [line for program in again for line in program.log.splitlines() if "ERROR" in line] == []
+    with Watch(load_settings(secure.root / "operator" / "federation.toml", environment={}), "eye") as later:
+        watched(later, lambda: later.progress, "the progress", secure)
+        assert later.progress is not None
+        assert "signature" not in later.progress.rejected
+
+
 def test_keys_change_while_all_work_and_everything_heard_is_signed(at_work: tuple[Secure, Watch]) -> None:
     secure, watch = at_work
     aggregator = secure.programs[-3]
