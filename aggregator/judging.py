@@ -1,4 +1,4 @@
-"""Large updates, judged in a thread one after the other, and those whose bytes are all here and wait for their turn.
+"""Large updates, judged in a thread one after the other, and what waits for its turn: whole ones, and offers of others.
 
 Until a verdict is there the core is the thread's, and the service only reads and writes its link: so there is no lock,
 and no moment in which half an update could be committed or shown.
@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from fedmq.aggregator.aside import Aside
 from fedmq.aggregator.judged import Judged
-from fedmq.schemas.messages import Later, Missing, Offer
+from fedmq.schemas.messages import Later, Missing, Offer, UpdateId
 
 __all__ = ["Answer", "Ended", "Judging"]
+
+_MOST_WAITING = 1024  # offers, which are small
 
 Answer = Judged | Missing | Later | Exception
 """What judging comes to; an exception is a fault of ours."""
@@ -39,7 +41,7 @@ class Judging:
     def __init__(self, done: Callable[[], None]) -> None:
         self._aside: Aside[Judged | Missing | Later] = Aside("fedmq-judging", done)
         self._begun: tuple[str, Offer, int] | None = None
-        self._waiting: dict[str, Offer] = {}  # the last of each client
+        self._waiting: dict[tuple[str, UpdateId], Offer] = {}
 
     @property
     def busy(self) -> bool:
@@ -48,21 +50,24 @@ class Judging:
 
     @property
     def waits(self) -> bool:
-        """Whether there is an update to begin with."""
+        """Whether there is one to begin with."""
         return bool(self._waiting)
 
-    def wait(self, client_id: str, offer: Offer) -> None:
-        """The bytes of this update are all here."""
-        self._waiting[client_id] = offer
+    def wait(self, client_id: str, offer: Offer) -> bool:
+        """Have this offer's turn come; whether there is a place for it."""
+        if len(self._waiting) >= _MOST_WAITING and (client_id, offer.update) not in self._waiting:
+            return False
+        self._waiting[client_id, offer.update] = offer
+        return True
 
     def next(self) -> tuple[str, Offer]:
-        """The update that has waited longest; it waits no more."""
-        client_id = next(iter(self._waiting))
-        return client_id, self._waiting.pop(client_id)
+        """The offer that has waited longest; it waits no more."""
+        client_id, update = next(iter(self._waiting))
+        return client_id, self._waiting.pop((client_id, update))
 
     def drop(self, client_id: str) -> None:
         """What this client has waiting is not judged."""
-        self._waiting.pop(client_id, None)
+        self._waiting = {key: offer for key, offer in self._waiting.items() if key[0] != client_id}
 
     def clear(self) -> None:
         """Whoever waits will offer again."""

@@ -122,7 +122,7 @@ class Reception:
 
     @property
     def may_judge(self) -> bool:
-        """Whether an update whose bytes are all here waits for nothing else."""
+        """Whether an update or an offer waits for nothing else."""
         return self._judging.waits and not self._occupied
 
     @property
@@ -163,7 +163,7 @@ class Reception:
         return True
 
     def judge_next(self) -> None:
-        """Judge the updates whose bytes are all here, until one of them takes a thread."""
+        """Judge the updates that wait, and answer the offers, until one of them takes a thread."""
         while self.may_judge:
             self._judge(*self._judging.next(), memoryview(b""))
 
@@ -349,6 +349,8 @@ class Reception:
             self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
             return
         if self._occupied:
+            if not body and self._judging.wait(client_id, offer):
+                return
             self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
             return
         self._publisher.heard(client_id)
@@ -419,7 +421,7 @@ class Reception:
             self._no_room(client_id, part.update, error)
             return
         if isinstance(answer, Offer):
-            self._judging.wait(client_id, answer)
+            self._judging.wait(client_id, answer)  # if there is no place, it will be offered again
             self.judge_next()
         elif answer is not None:
             self._reply(client_id, answer)

@@ -6,18 +6,20 @@ moment goes to the disk, and survives a restart as far as the disk has it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from fedmq.aggregator.left_parts import LeftParts
+from fedmq.aggregator.transfer import Transfer, key_of
 from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
 from fedmq.schemas.messages import Later, Missing, Offer, Part
-from fedmq.schemas.parts import GRAIN, Coverage
-from fedmq.transport.spool import FileSpool, MemorySpool, Spool, key_of, remove
-from fedmq.transport.spool_opening import Opening
+from fedmq.schemas.parts import GRAIN
+from fedmq.transport.spool import FileSpool, MemorySpool, Spool
 
 __all__ = ["Transfers", "spool_bytes"]
 
+_MOST = 3  # updates of one client: while two that are whole wait for a commit, the next one comes
 _WINDOW = 8  # parts of one client on their way at most
 _ALL_WINDOWS = 16  # parts of all together, if that leaves each of them one: a broker's queue may hold no more than 20
 _ACTIVE_SECONDS = 10.0  # since its last part, that a client has its share of the windows
@@ -31,80 +33,69 @@ _ALL_IN_MEMORY_BYTES = 64 << 20  # of all updates
 _IN_MEMORY_SECONDS = 2.0  # since its first part; then a crash may cost no more of it
 _MOST_PUT_OFF = 128  # on the disk, beyond which none goes there early: each has two files open, of perhaps 1,024
 _USUAL_BYTES = 4 << 30  # for all updates on the disk
-_RANGES = 64  # that an answer names
-
-
-@dataclass(slots=True)
-class _Transfer:
-    offer: Offer
-    heard: int | None
-    at: float  # when the first offer or the last part of it came
-    spool: Spool | None = None  # opened for the first part
-    opened: float = 0.0
-    window: int = 1  # that its client was told last
-    unanswered: int = 0  # parts since then
-
-    def missing(self, window: int) -> Missing:
-        self.window, self.unanswered = window, 0
-        coverage = self.spool.coverage if self.spool else Coverage(self.offer.size)
-        ranges = tuple(zip(range(_RANGES), coverage.missing(), strict=False))
-        return Missing(
-            update=self.offer.update, ranges=tuple(found for _, found in ranges), window=window, heard=self.heard
-        )
 
 
 class Transfers:
-    """At most one update of each client, on the disk.
+    """One update of each client that comes, and those before it that are whole and whose verdict is in no commit yet.
 
     Args:
         folder: of the spools.
         most_bytes: what all updates together may take there.
 
-    Attributes:
-        coming_until: the time until which more of an update that is half here most likely comes.
-
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
-        self.coming_until = float("-inf")
         self._folder = folder
         self._most_bytes = most_bytes
-        self._transfers: dict[str, _Transfer] = {}
-        self._judged: list[tuple[str, _Transfer]] = []  # whose verdict is in no commit yet
-        self._committing: list[tuple[str, _Transfer]] = []  # whose verdict is in the commit that is being written
-        # What an earlier process left, whose key and size; whoever comes back goes on with it.
-        self._left = {path.stem: (key_of(path), path.stat().st_size) for path in folder.glob("*.body")}
-        self._taken = sum(size for _, size in self._left.values())  # bytes, of these and of all with a part here
+        self._coming: dict[str, Transfer] = {}
+        self._whole: dict[str, list[Transfer]] = {}  # the oldest first
+        self._judged: list[tuple[str, Transfer]] = []  # whose verdict is in no commit yet
+        self._committing: list[tuple[str, Transfer]] = []  # whose verdict is in the commit that is being written
+        self._left = LeftParts(folder)
+        self._taken = 0  # bytes, of all with a part here
         self._first_at: float | None = None
-        self._opening: tuple[str, Opening] | None = None  # of what was left: whose is read again, one after the other
+        self._more_until = float("-inf")  # of an update that is half here most likely comes
+        self._awaited = False  # a client soon has no place for another update before the next commit
+
+    @property
+    def coming_until(self) -> float:
+        """The time until which a commit may wait for more of an update that is half here."""
+        return float("-inf") if self._awaited else self._more_until
 
     def ask(self, client_id: str, offer: Offer, now: float) -> Missing | Later | Spool:
         """What to answer to an offer without its bytes, which could be admitted; what has the bytes if all are here."""
-        transfer = self._transfers.get(client_id)
+        key, transfer = key_of(offer), self._coming.get(client_id)
+        for whole in self._whole.get(client_id, ()):
+            if whole.key == key:
+                assert whole.spool is not None
+                return whole.spool
         self._first_at = now if self._first_at is None else self._first_at
-        left, _ = self._left.get(client_id, (_key(offer), 0))
-        if left != _key(offer) and (now < self._first_at + _LEFT_SECONDS or self._is_opening(client_id)):
+        comes = transfer is not None and transfer.key == key
+        resumes = self._left.has(client_id, key)
+        may_come_back = now < self._first_at + _LEFT_SECONDS or self._left.is_opening(client_id)
+        if self._left.of(client_id) and may_come_back and not (comes or resumes):
             return _later(offer)  # the one that is half here may be offered next
-        if transfer is not None and _key(transfer.offer) != _key(offer):
+        if transfer is not None and not comes:
             if now < transfer.at + _IDLE_SECONDS:
                 return _later(offer)
-            self.over(client_id)
+            self._drop(client_id, transfer)
             transfer = None
-        if (transfer is None or transfer.spool is None) and not self._make_room(client_id, offer.size, now):
+        if transfer is None and not self._has_place(client_id, now):
             return _later(offer)
-        resumed: Spool | None = None
-        if client_id in self._left and left == _key(offer):
-            resumed = self._resumed(client_id, offer)
-            if resumed is None:
-                return _later(offer)
+        if (transfer is None or transfer.spool is None) and not self._make_room(client_id, offer, now):
+            return _later(offer)
+        resumed = self._left.resume(client_id, key, offer.size) if resumes else None
+        if resumes and resumed is None:
+            return _later(offer)
         if transfer is None:
-            if len(self._transfers) >= _MOST_KNOWN:
+            if len(self._coming) >= _MOST_KNOWN:
                 self._forget(now)
-            transfer = self._transfers[client_id] = _Transfer(offer, offer.number, now)
+            transfer = self._coming[client_id] = Transfer(offer, offer.number, now)
         if resumed is not None:
-            self._open(client_id, transfer, resumed, now)
+            self._open(transfer, resumed, now)
         transfer.offer, transfer.heard = offer, offer.number
         if transfer.spool is not None and transfer.spool.coverage.complete:
+            self._set_aside(client_id)
             return transfer.spool
         return transfer.missing(self._window(now))
 
@@ -118,18 +109,18 @@ class Transfers:
             StoreError: the disk refuses.
 
         """
-        transfer = self._transfers.get(client_id)
-        if transfer is None or (transfer.offer.update, transfer.offer.digest) != (part.update, part.digest):
+        transfer = self._coming.get(client_id)
+        if transfer is None or not transfer.has(part):
             return None  # its offer will come, or its verdict is on the way
         end = part.offset + len(body)
         size = transfer.offer.size
         if end > size or not body or part.offset % GRAIN or (end % GRAIN and end < size):
             raise ProtocolError("malformed", f"a part of {len(body)} bytes at {part.offset} of an update of {size}")
         if transfer.spool is None:
-            if not self._has_room(client_id, transfer.offer.size):
+            if not self._has_room(client_id, transfer.offer):
                 return _later(transfer.offer)
-            self._drop_left(client_id)  # another update
-            self._open(client_id, transfer, self._new_spool(client_id, transfer.offer), now)
+            self._left.drop(client_id)  # another update
+            self._open(transfer, self._new_spool(client_id, transfer.offer), now)
             assert transfer.spool is not None
         elif isinstance(transfer.spool, MemorySpool) and now > transfer.opened + _IN_MEMORY_SECONDS:
             transfer.spool = self._moved(transfer.spool, client_id, transfer.offer)
@@ -137,46 +128,45 @@ class Transfers:
         transfer.heard, transfer.at = max(part.number, transfer.heard or 0), now
         transfer.unanswered += 1
         if transfer.spool.coverage.complete:
-            begun = (one.at for one in self._transfers.values() if one.spool and not one.spool.coverage.complete)
-            self.coming_until = max(begun, default=float("-inf")) + _NEXT_PART_SECONDS
+            self._set_aside(client_id)
+            begun = (one.at for one in self._coming.values() if one.spool)
+            self._more_until = max(begun, default=float("-inf")) + _NEXT_PART_SECONDS
             return transfer.offer
-        self.coming_until = now + _NEXT_PART_SECONDS
+        self._more_until = now + _NEXT_PART_SECONDS
         # Half of the window that its client knows of: a larger one of now it might never fill.
         return transfer.missing(self._window(now)) if transfer.unanswered >= max(1, transfer.window // 2) else None
 
     def lacks(self, client_id: str, part: Part, size: int) -> bool:
         """Whether a part of so many bytes brings something that is not here."""
-        transfer = self._transfers.get(client_id)
-        if transfer is None or (transfer.offer.update, transfer.offer.digest) != (part.update, part.digest):
+        transfer = self._coming.get(client_id)
+        if transfer is None or not transfer.has(part):
             return False
         return transfer.spool is None or bool(transfer.spool.coverage.lacks(part.offset, part.offset + size))
 
     def put_off(self, client_id: str, offer: Offer) -> None:
         """An update waits for a verdict; if all of it is here, a crash may not cost it, as far as the disk has room."""
-        transfer = self._transfers.get(client_id)
-        if transfer is None or _key(transfer.offer) != _key(offer) or not isinstance(transfer.spool, MemorySpool):
-            return
-        on_disk = sum(isinstance(one.spool, FileSpool) for one in self._transfers.values())
-        if transfer.spool.coverage.complete and on_disk < _MOST_PUT_OFF:
-            with suppress(StoreError):  # then it comes again
-                transfer.spool = self._moved(transfer.spool, client_id, transfer.offer)
+        on_disk = sum(isinstance(one.spool, FileSpool) for _, one in self._all())
+        for whole in self._whole.get(client_id, ()):
+            if whole.key == key_of(offer) and isinstance(whole.spool, MemorySpool) and on_disk < _MOST_PUT_OFF:
+                with suppress(StoreError):  # then it comes again
+                    whole.spool = self._moved(whole.spool, client_id, offer)
 
     def judged(self, client_id: str, offer: Offer) -> None:
         """An update has its verdict; its bytes stay until that is committed."""
-        transfer = self._transfers.get(client_id)
-        if transfer is not None and _key(transfer.offer) == _key(offer):
-            self._judged.append((client_id, transfer))
+        self._judged += [(client_id, one) for one in self._of(client_id) if one.key == key_of(offer)]
+        if len(self._whole.get(client_id, ())) >= _MOST - 1:
+            self._awaited = True
 
     def committing(self) -> None:
         """All verdicts until now are in the commit that begins."""
         self._committing += self._judged
         self._judged.clear()
+        self._awaited = False
 
     def committed(self) -> None:
         """The commit that had begun is on the disk; verdicts that were given meanwhile are not."""
         for client_id, transfer in self._committing:
-            if self._transfers.get(client_id) is transfer:
-                self.over(client_id)
+            self._drop(client_id, transfer)
         self._committing.clear()
 
     def forgotten(self) -> None:
@@ -185,72 +175,101 @@ class Transfers:
         self._committing.clear()
 
     def over(self, client_id: str) -> None:
-        """Give this client's transfer up, or be done with it."""
-        transfer = self._transfers.pop(client_id, None)
-        if transfer is not None and transfer.spool is not None:
+        """Give all of this client up."""
+        for transfer in self._of(client_id):
+            self._drop(client_id, transfer)
+
+    def close(self) -> None:
+        """Leave to the next process what is here."""
+        for client_id, transfer in list(self._all()):
+            if isinstance(transfer.spool, MemorySpool):
+                with suppress(StoreError):  # then it comes again
+                    transfer.spool = self._moved(transfer.spool, client_id, transfer.offer)
+        for _, transfer in self._all():
+            if transfer.spool is not None:
+                transfer.spool.close()
+        self._coming.clear()
+        self._whole.clear()
+        self._left.close()
+
+    def _all(self) -> Iterator[tuple[str, Transfer]]:
+        yield from self._coming.items()
+        for client_id, transfers in self._whole.items():
+            for transfer in transfers:
+                yield client_id, transfer
+
+    def _of(self, client_id: str) -> list[Transfer]:
+        coming = self._coming.get(client_id)
+        return [*self._whole.get(client_id, ()), *([coming] if coming else [])]
+
+    def _set_aside(self, client_id: str) -> None:
+        """The one that came is whole: the next may come while it waits for its verdict and the commit of that."""
+        self._whole.setdefault(client_id, []).append(self._coming.pop(client_id))
+
+    def _drop(self, client_id: str, transfer: Transfer) -> None:
+        """Let it go, if it is still here."""
+        whole = self._whole.get(client_id, [])
+        if self._coming.get(client_id) is transfer:
+            del self._coming[client_id]
+        elif any(one is transfer for one in whole):
+            self._whole[client_id] = [one for one in whole if one is not transfer]
+            if not self._whole[client_id]:
+                del self._whole[client_id]
+        else:
+            return
+        if transfer.spool is not None:
             self._taken -= transfer.offer.size
             transfer.spool.close()
             transfer.spool.remove()
 
-    def close(self) -> None:
-        """Leave to the next process what is here."""
-        for client_id, transfer in self._transfers.items():
-            spool = transfer.spool
-            if isinstance(spool, MemorySpool):
-                with suppress(StoreError):  # then it comes again
-                    spool = self._moved(spool, client_id, transfer.offer)
-            if spool is not None:
-                spool.close()
-        self._transfers.clear()
-        if self._opening is not None:
-            self._opening[1].close()
-
     def _window(self, now: float) -> int:
-        active = sum(1 for one in self._transfers.values() if one.spool and now < one.at + _ACTIVE_SECONDS)
-        return max(1, min(_WINDOW, _ALL_WINDOWS // max(1, active)))
+        active = {client_id for client_id, one in self._all() if one.spool and now < one.at + _ACTIVE_SECONDS}
+        return max(1, min(_WINDOW, _ALL_WINDOWS // max(1, len(active))))
 
-    def _open(self, client_id: str, transfer: _Transfer, spool: Spool, now: float) -> None:
+    def _open(self, transfer: Transfer, spool: Spool, now: float) -> None:
         """From now on it takes room."""
         transfer.spool, transfer.opened = spool, now
         self._taken += transfer.offer.size
 
-    def _has_room(self, client_id: str, size: int) -> bool:
-        _, left = self._left.get(client_id, ("", 0))  # in the same place
-        return self._taken - left + size <= self._most_bytes
-
-    def _make_room(self, client_id: str, size: int, now: float) -> bool:
-        """Whether there is room for this; nothing of it is kept for who has sent nothing."""
-        if self._has_room(client_id, size):
+    def _has_place(self, client_id: str, now: float) -> bool:
+        """Whether one more of this client may come beside those that are whole."""
+        whole = self._whole.get(client_id, [])
+        if len(whole) >= _MOST and now >= whole[0].at + _IDLE_SECONDS:
+            self._drop(client_id, whole[0])
             return True
-        for left in [name for name in self._left if name != client_id and not self._is_opening(name)]:
-            self._drop_left(left)
-            if self._has_room(client_id, size):
-                return True
-        idle = ((one.at, name) for name, one in self._transfers.items() if one.spool and now >= one.at + _IDLE_SECONDS)
-        for _, name in sorted(idle):
-            self.over(name)
-            if self._has_room(client_id, size):
+        return len(whole) < _MOST
+
+    def _has_room(self, client_id: str, offer: Offer) -> bool:
+        # What is left of this update becomes its; if there is nothing of it, all of its client goes.
+        left = self._left.of(client_id, key_of(offer)) or self._left.of(client_id)
+        return self._taken + self._left.taken - left + offer.size <= self._most_bytes
+
+    def _make_room(self, client_id: str, offer: Offer, now: float) -> bool:
+        """Whether there is room for this; nothing of it is kept for who has sent nothing."""
+        if self._has_room(client_id, offer):
+            return True
+        for name in self._left.clients():
+            if name != client_id and not self._left.is_opening(name):
+                self._left.drop(name)
+                if self._has_room(client_id, offer):
+                    return True
+        idle = [(one.at, name, one) for name, one in self._all() if one.spool and now >= one.at + _IDLE_SECONDS]
+        for _, name, one in sorted(idle, key=lambda item: item[:2]):
+            self._drop(name, one)
+            if self._has_room(client_id, offer):
                 return True
         return False
 
-    def _drop_left(self, client_id: str) -> None:
-        if client_id in self._left:
-            self._taken -= self._left.pop(client_id)[1]
-            if self._opening is not None and self._opening[0] == client_id:
-                self._opening[1].close()
-                self._opening = None
-            remove(self._path(client_id))
-
     def _forget(self, now: float) -> None:
         """Offers that were answered and never followed by a part: nothing of them is here, and they come again."""
-        waiting = sorted((one.at, name) for name, one in self._transfers.items() if one.spool is None)
+        waiting = sorted((one.at, name) for name, one in self._coming.items() if one.spool is None)
         for at, name in waiting:
-            if now < at + _IDLE_SECONDS and len(self._transfers) < _MOST_KNOWN:
+            if now < at + _IDLE_SECONDS and len(self._coming) < _MOST_KNOWN:
                 return
-            del self._transfers[name]
+            del self._coming[name]
 
     def _new_spool(self, client_id: str, offer: Offer) -> Spool:
-        taken = sum(one.offer.size for one in self._transfers.values() if isinstance(one.spool, MemorySpool))
+        taken = sum(one.offer.size for _, one in self._all() if isinstance(one.spool, MemorySpool))
         if offer.size <= _IN_MEMORY_BYTES and taken + offer.size <= _ALL_IN_MEMORY_BYTES:
             return MemorySpool(offer.size)
         return self._on_disk(client_id, offer)
@@ -260,32 +279,10 @@ class Transfers:
         spool.move(moved)
         return moved
 
-    def _is_opening(self, client_id: str) -> bool:
-        return self._opening is not None and self._opening[0] == client_id and not self._opening[1].ready
-
-    def _resumed(self, client_id: str, offer: Offer) -> Spool | None:
-        """What an earlier process left of this update; None while it, or another one, is read again."""
-        if self._opening is not None and self._opening[0] != client_id:
-            opening = self._opening[1]
-            if not opening.ready:
-                return None
-            opening.close()  # its client has not come back to it since
-            self._opening = None
-        if self._opening is None:
-            self._opening = client_id, Opening(self._path(client_id), _key(offer), offer.size)
-        opening = self._opening[1]
-        if not opening.ready:
-            return None
-        self._opening = None
-        spool = opening.take()
-        self._taken -= self._left.pop(client_id)[1]
-        return spool
-
     def _on_disk(self, client_id: str, offer: Offer) -> Spool:
-        return FileSpool(self._path(client_id), _key(offer), offer.size)
-
-    def _path(self, client_id: str) -> Path:
-        return self._folder / f"{client_id}.body"
+        used = {one.spool.path for one in self._of(client_id) if isinstance(one.spool, FileSpool)}
+        paths = (self._folder / f"{client_id}{place}.body" for place in ("", *(f".{n}" for n in range(2, _MOST + 1))))
+        return FileSpool(next(path for path in paths if path not in used), key_of(offer), offer.size)
 
 
 def spool_bytes(wanted: int | None, largest: int) -> int:
@@ -303,10 +300,6 @@ def spool_bytes(wanted: int | None, largest: int) -> int:
             "give it that much, or leave it out"
         )
     return wanted
-
-
-def _key(offer: Offer) -> str:
-    return f"{offer.run} {offer.update.outbox_id} {offer.update.sequence} {offer.digest}"
 
 
 def _later(offer: Offer) -> Later:

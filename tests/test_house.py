@@ -36,9 +36,11 @@ ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
 MAY_USE_THE_TRANSPORT = {
     "aggregator/service.py",
     "aggregator/gate.py",
+    "aggregator/left_parts.py",
     "aggregator/publisher.py",
     "aggregator/reception.py",
     "aggregator/snapshots.py",
+    "aggregator/transfer.py",
     "aggregator/transfers.py",
     "edge_client/download.py",
     "edge_client/fetch.py",

@@ -100,6 +100,7 @@ class FileSpool:
         wanted: asked before each part that is read again; if not, it is given up.
 
     Attributes:
+        path: of the file.
         coverage: the bytes that are there.
 
     Raises:
@@ -112,7 +113,7 @@ class FileSpool:
         self.coverage = Coverage(size)
         self._sha256 = hashlib.sha256()  # of the bytes before `_hashed`
         self._hashed = 0
-        self._path = path
+        self.path = path
         self._list_path = _list_of(path)
         self._head = json.dumps({"key": key, "size": size})
         with self._translated():
@@ -185,11 +186,11 @@ class FileSpool:
 
     def remove(self) -> None:
         """Remove the files, as far as the disk has them removed. A view that is still held stays good."""
-        remove(self._path)
+        remove(self.path)
 
     def _noted(self) -> list[_Part]:
         """The parts of this body that its list names; none if the list is another body's."""
-        if not self._path.exists() or not self._list_path.exists():
+        if not self.path.exists() or not self._list_path.exists():
             return []
         head, *lines = self._list_path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
         parts = []
@@ -214,7 +215,7 @@ class FileSpool:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"{self._path}: a part cannot be kept: {error}") from error
+            raise StoreError(f"{self.path}: a part cannot be kept: {error}") from error
 
 
 def remove(path: Path) -> None:

@@ -14,6 +14,7 @@ from fedmq.aggregator import publisher, reception, writer
 from fedmq.aggregator.admission import Rules, admit_body
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.judging import Judging
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.service import AggregatorService, Ending
@@ -23,7 +24,7 @@ from fedmq.aggregator.transfers import Transfers
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Vector
-from fedmq.schemas.messages import Head, Missing, Offer, Part, Receipt, Reply
+from fedmq.schemas.messages import Head, Offer, Part, Receipt, Reply
 from fedmq.schemas.parts import HEADER_BYTES, cut
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
@@ -82,7 +83,7 @@ class Hall:
         self.clients: dict[str, MemoryLink] = {}
         self.receipts: dict[str, list[Receipt]] = {}
         self.later: list[str] = []
-        self._missing: dict[str, Missing] = {}
+        self.asked: list[str] = []  # for all bytes
         link.open()
         for name in ("alice", "bob"):
             self.clients[name] = self.broker.link(name)
@@ -97,9 +98,10 @@ class Hall:
         self.core = core_of(state)
         return self.core
 
-    def offer(self, name: str, value: float) -> Offer:
+    def offer(self, name: str, value: float, *, sequence: int = 0) -> Offer:
         """Offer an update whose numbers are all this one, without its bytes."""
-        offer, self.body = offer_of(np.full(LAYOUT.size, value, np.float32), LAYOUT, client_id=name)
+        values = np.full(LAYOUT.size, value, np.float32)
+        offer, self.body = offer_of(values, LAYOUT, client_id=name, sequence=sequence)
         self.clients[name].publish(TOPICS.update(name), encode(offer.model_copy(update={"number": 1})))
         self.pass_time(0.1)
         return offer
@@ -126,6 +128,7 @@ class Hall:
                     reply = decode(message.payload, Reply)[0]
                     self.receipts.setdefault(name, []).extend(reply.receipts)
                     self.later += [name for _ in reply.later]
+                    self.asked += [name for missing in reply.missing if missing.ranges[0][0] == 0]
 
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 20
@@ -166,7 +169,7 @@ def test_while_a_large_update_is_judged_the_link_is_served_and_nothing_is_commit
     hall.send("alice", hall.offer("alice", 1.0))
     assert hall.judging.wait(20)
     bob = hall.offer("bob", 3.0)
-    assert hall.later == ["bob"]  # nothing can be said of it yet
+    assert hall.asked == ["alice"]  # nothing can be said of bob's yet
     hall.pass_time(5.0)
     deadline = hall.service.deadline()
     assert deadline is None or deadline > hall.service.now()  # else it would spin
@@ -194,6 +197,42 @@ def test_an_update_that_is_whole_while_another_is_judged_has_its_turn_without_be
     hall.until(lambda: hall.receipts.get("bob"))
     assert hall.core.state.version == 1
     hall.until(lambda: hall.shown() == 1)
+
+
+def test_a_second_update_of_a_client_comes_while_its_first_is_judged_or_waits_for_that(hall: Hall) -> None:
+    bob = hall.offer("bob", 3.0)
+    bobs = hall.body
+    hall.goes_on.clear()
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert hall.judging.wait(20)
+    hall.body = bobs
+    hall.send("bob", bob)
+    second = hall.offer("bob", 5.0, sequence=1)
+    seconds = hall.body
+    hall.pass_time(1.0)
+    assert hall.asked == ["bob", "alice"]
+    hall.goes_on.set()
+    hall.until(lambda: hall.asked == ["bob", "alice", "bob"])  # while its first is judged, or waits for its commit
+    hall.body = seconds
+    hall.send("bob", second)
+    hall.until(lambda: len(hall.receipts["bob"]) == 2)
+    assert [receipt.update.sequence for receipt in hall.receipts["bob"]] == [0, 1]
+    assert hall.core.state.accepted == 3
+    assert hall.later == []
+
+
+def test_offers_have_their_turn_in_order_as_many_as_there_are_places_and_none_of_who_is_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fedmq.aggregator.judging._MOST_WAITING", 4)
+    waiting = Judging(lambda: None)
+    names = ("alice", "bob", "alice", "bob", "carl")
+    offers = [offer_of([1.0], layout_of(1), client_id=name, sequence=n)[0] for n, name in enumerate(names)]
+    assert [waiting.wait(offer.client_id, offer) for offer in offers] == [True, True, True, True, False]
+    assert waiting.wait("alice", offers[0])  # again
+    waiting.drop("bob")
+    assert [waiting.next(), waiting.next()] == [("alice", offers[0]), ("alice", offers[2])]
+    assert not waiting.waits
 
 
 def test_who_is_told_to_stop_waits_a_moment_for_the_verdict_and_commits_it(hall: Hall) -> None:

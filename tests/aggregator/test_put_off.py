@@ -75,7 +75,7 @@ class Waiting:
             transfers.close()
             return
         self.door.store.close()
-        for transfer in transfers._transfers.values():
+        for _, transfer in transfers._all():
             assert transfer.spool is not None
             transfer.spool.close()
 

@@ -191,9 +191,9 @@ def test_what_is_half_here_of_its_updates_goes(tmp_path: Path) -> None:
     assert isinstance(missing, Missing)
     transfers = door.service._reception._transfers
     assert transfers is not None
-    assert list(transfers._transfers) == [CLIENT]
+    assert list(transfers._coming) == [CLIENT]
     hostile(door)
-    assert list(transfers._transfers) == []
+    assert list(transfers._coming) == []
     assert list(door.parts.glob("*")) == []
 
 

@@ -153,6 +153,137 @@ def test_a_second_update_of_a_client_waits_until_the_first_is_over_or_has_been_s
     assert isinstance(first.ask(now=121.0), Later)
 
 
+def send_whole(sending: Sending, now: float = 0.0) -> None:
+    """Offer an update and send all of it."""
+    assert isinstance(sending.ask(now), Missing)
+    assert isinstance([sending.part(piece, now) for piece in range(10)][-1], Offer)
+
+
+def commit(transfers: Transfers, *judged: Sending) -> None:
+    """A commit with the verdicts on these."""
+    for sending in judged:
+        transfers.judged(sending.client_id, sending.offer())
+    transfers.committing()
+    transfers.committed()
+
+
+def test_the_next_updates_come_while_the_first_are_whole_and_a_fourth_waits_for_a_commit(transfers: Transfers) -> None:
+    first, second, third, fourth = (Sending(transfers, sequence=sequence) for sequence in range(4))
+    for sending in (first, second, third):
+        send_whole(sending)
+    assert isinstance(fourth.ask(), Later)
+    for sending in (first, second, third):
+        assert bytes(sending.ask().view()) == BODY  # type: ignore[union-attr]
+    assert transfers._taken == 3 * SIZE
+    commit(transfers, second)
+    assert transfers._taken == 2 * SIZE
+    send_whole(fourth)
+    for sending in (first, third, fourth):
+        assert isinstance(sending.ask(), MemorySpool)
+    commit(transfers, first, third, fourth)
+    assert transfers._taken == 0
+    assert list(transfers._all()) == []
+
+
+def test_a_commit_waits_for_more_of_an_update_but_not_when_two_of_a_client_wait_for_it(transfers: Transfers) -> None:
+    first, second, bob = Sending(transfers), Sending(transfers, sequence=1), Sending(transfers, "bob")
+    bob.ask()
+    bob.part(0, now=1.0)
+    send_whole(first, now=1.0)
+    transfers.judged("ada", first.offer())
+    assert transfers.coming_until > 1.0
+    send_whole(second, now=1.0)
+    assert transfers.coming_until > 1.0  # it has no verdict yet
+    transfers.judged("ada", second.offer())
+    assert transfers.coming_until < 1.0
+    transfers.committing()
+    assert transfers.coming_until > 1.0
+
+
+def test_no_byte_of_two_updates_goes_before_its_own_verdict_is_committed(transfers: Transfers, tmp_path: Path) -> None:
+    first, second = Sending(transfers, size=HUGE), Sending(transfers, sequence=1, size=HUGE)
+    assert isinstance(first.ask(), Missing)
+    first.part(0, size=HUGE)
+    second.ask()
+    second.part(0, size=HUGE // 2)
+    names = {"ada.body", "ada.body.parts", "ada.2.body", "ada.2.body.parts"}
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == names
+    transfers.judged("ada", first.offer())
+    transfers.committing()
+    transfers.forgotten()  # the disk failed
+    transfers.committed()
+    assert isinstance(first.ask(), FileSpool)
+    commit(transfers, first)
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == {"ada.2.body", "ada.2.body.parts"}
+    answer = second.ask()
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((HUGE // 2, HUGE),)
+
+
+def test_a_restart_goes_on_with_both_updates_of_a_client_in_any_order(transfers: Transfers, start: Start) -> None:
+    send_whole(Sending(transfers))
+    second = Sending(transfers, sequence=1)
+    second.ask()
+    second.part(9)
+    transfers.close()
+    for offered_first in (0, 1):
+        after = start(2 * SIZE)
+        assert after._left.taken == 2 * SIZE
+        assert isinstance(Sending(after, sequence=2).ask(now=1.0), Later)
+        if offered_first:
+            assert isinstance(Sending(after, sequence=1).ask(now=1.0), Missing)
+            assert isinstance(Sending(after).ask(now=1.0), Later)  # until what comes is whole
+        else:
+            whole = Sending(after).ask(now=1.0)
+            assert isinstance(whole, FileSpool)
+            assert whole.digest() == Sending(after).digest
+        answer = Sending(after, sequence=1).ask(now=1.0)
+        assert isinstance(answer, Missing)
+        assert answer.ranges == ((0, 9 * PIECE),)
+        assert after._taken + after._left.taken == 2 * SIZE
+        after.close()
+
+
+def test_what_an_earlier_process_left_of_two_goes_with_the_first_part_of_a_third(
+    transfers: Transfers, start: Start, tmp_path: Path
+) -> None:
+    send_whole(Sending(transfers))
+    second = Sending(transfers, sequence=1)
+    second.ask()
+    second.part(9)
+    transfers.close()
+    after = start(2 * SIZE)
+    third = Sending(after, sequence=2)
+    assert isinstance(third.ask(now=1.0), Later)
+    assert isinstance(third.ask(now=11.0), Missing)
+    third.part(0, now=11.0)
+    assert list((tmp_path / "parts").iterdir()) == []
+    assert after._taken + after._left.taken == SIZE
+
+
+def test_what_is_whole_and_silent_gives_a_place_up_and_who_is_out_gives_all(transfers: Transfers) -> None:
+    for sequence in range(3):  # whose verdicts wait for a quota
+        send_whole(Sending(transfers, sequence=sequence))
+    fourth = Sending(transfers, sequence=3)
+    assert isinstance(fourth.ask(now=119.0), Later)
+    assert isinstance(fourth.ask(now=120.0), Missing)
+    fourth.part(0, now=120.0)
+    for sequence in (1, 2):
+        assert isinstance(Sending(transfers, sequence=sequence).ask(now=120.0), MemorySpool)
+    transfers.over("ada")
+    assert transfers._taken == 0
+    assert list(transfers._all()) == []
+
+
+def test_the_disk_has_room_for_as_many_updates_as_it_was_given_whosever_they_are(start: Start) -> None:
+    transfers = start(2 * SIZE)
+    send_whole(Sending(transfers))
+    send_whole(Sending(transfers, "bob"))
+    assert isinstance(Sending(transfers, sequence=1).ask(now=1.0), Later)
+    commit(transfers, Sending(transfers, "bob"))
+    assert isinstance(Sending(transfers, sequence=1).ask(now=1.0), Missing)
+
+
 def test_a_part_that_cannot_be_one_is_refused_and_one_of_nothing_known_is_ignored(transfers: Transfers) -> None:
     ada = Sending(transfers)
     assert ada.part(0) is None
@@ -298,7 +429,7 @@ def test_offers_that_nothing_follows_do_not_pile_up_and_who_has_sent_a_part_is_k
     begun.part(0)
     for number in range(3_000):
         assert isinstance(Sending(transfers, f"client-{number}", size=2 * PIECE).ask(now=1.0 + number / 1000), Missing)
-    assert len(transfers._transfers) == 1024
+    assert len(transfers._coming) == 1024
     newest = Sending(transfers, "client-2999", size=2 * PIECE)
     for sending, pieces in ((newest, range(2)), (begun, range(1, 10))):
         answers = [sending.part(piece, now=5.0) for piece in pieces]
@@ -332,10 +463,10 @@ def test_room_is_given_back_with_what_took_it(start: Start, transfers: Transfers
         assert isinstance(ada.ask(now=20.0), Missing)
         assert not isinstance(ada.part(0, now=20.0), Later)
         after.over("ada")
-    assert after._taken == SIZE  # what is left of bob's
+    assert after._taken + after._left.taken == SIZE  # what is left of bob's
     Sending(after, "bob").ask(now=20.0)
     after.over("bob")
-    assert after._taken == 0
+    assert after._taken + after._left.taken == 0
 
 
 def test_too_little_disk_for_one_update_is_said_at_the_start_and_by_default_there_is_room_for_four() -> None:
@@ -373,4 +504,4 @@ def test_a_large_one_of_an_earlier_process_is_read_again_while_others_are_served
         time.sleep(0.001)
     assert isinstance(answer, Missing)
     assert answer.ranges == ((0, PIECE), (2 * PIECE, HUGE))
-    assert after._taken == HUGE
+    assert after._taken + after._left.taken == HUGE

@@ -45,10 +45,11 @@ def prove(examples: int, *, fresh: bool = False) -> Counter[str]:
         strategy=st.sampled_from(sorted(STRATEGIES)),
         seed=st.integers(0, 1 << 16),
         part_bytes=st.sampled_from([None, 512]),
+        commit_every=st.sampled_from([0.0, 2.0]),
         schedule=happenings,
     )
-    def holds(strategy: str, seed: int, part_bytes: int | None, schedule: list[Happening]) -> None:
-        with a_world(STRATEGIES[strategy], seed=seed, part_bytes=part_bytes) as world:
+    def holds(strategy: str, seed: int, part_bytes: int | None, commit_every: float, schedule: list[Happening]) -> None:
+        with a_world(STRATEGIES[strategy], seed=seed, part_bytes=part_bytes, commit_every=commit_every) as world:
             play(world, schedule)
             world.settle()
             wrong = violations(world)

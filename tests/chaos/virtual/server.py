@@ -139,6 +139,10 @@ class Server:
             self.link.flush(5.0)  # what it has said is on its way: a network outlives a process
         self.kill()
 
+    def most_whole(self) -> int:
+        """Updates in parts of one client that are whole and whose verdict no commit has."""
+        return max(map(len, self._transfers._whole.values()), default=0) if self._transfers else 0
+
     def copy_folder(self, to: Path) -> Path:
         """A copy of the run's folder, made while it is at work."""
         shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("lock", "*-shm"))

@@ -71,6 +71,19 @@ def test_a_full_disk_answers_later_and_nothing_is_lost() -> None:
         assert_all_is_well(world)
 
 
+@pytest.mark.parametrize("how", ["killed", "without power", "with a full disk"])
+def test_a_commit_for_which_several_updates_in_parts_of_one_device_wait_fails(how: str) -> None:
+    with a_world(STRATEGIES["fedbuff"], part_bytes=512, commit_every=3.0) as world:
+        play(world, [("aggregator dies", 20.0, False), ("pass", 20.0)])  # the devices go on without it
+        assert world.pass_time(20.0, lambda: world.server.most_whole() >= 2)
+        if how == "with a full disk":
+            world.fill_disk(20.0)
+        else:
+            play(world, [("aggregator dies", 0.3, how == "without power")])
+        world.pass_time(10.0)
+        assert_all_is_well(world)
+
+
 def test_a_device_whose_old_image_is_put_back_reuses_ids_and_is_told_so() -> None:
     with a_world(STRATEGIES["fedbuff"]) as world:
         play(world, [("connection breaks", 1), ("pass", 5.0), ("image put back", 1, 0, 0.0), ("pass", 10.0)])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fedmq.aggregator import transfers
+from fedmq.aggregator.pace import Pace
 from fedmq.aggregator.strategies import Strategy
 from fedmq.schemas import parts
 from fedmq.schemas.errors import ProtocolError
@@ -40,9 +41,18 @@ Sync = Callable[[ForgetfulDisk], Callable[[int], None]]
 
 @contextmanager
 def a_world(
-    strategy: Strategy, *, devices: int = 3, seed: int = 0, sync: Sync | None = None, part_bytes: int | None = None
+    strategy: Strategy,
+    *,
+    devices: int = 3,
+    seed: int = 0,
+    sync: Sync | None = None,
+    part_bytes: int | None = None,
+    commit_every: float = 0.0,
 ) -> Iterator[World]:
-    """A world in a temporary folder, in memory where there is such a place; `part_bytes` fit into one message."""
+    """A world in a temporary folder, in memory where there is such a place.
+
+    `part_bytes` fit into one message. So many seconds pass between two commits, as where the disk is slow.
+    """
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="fedmq-chaos-", dir=memory if memory.is_dir() else None))
     largest = 1 << 28 if part_bytes is None else parts.HEADER_BYTES + part_bytes
@@ -50,6 +60,9 @@ def a_world(
         if part_bytes is not None:  # smaller than any real one, so that small models have many
             for module in (parts, transfers):
                 patch.setattr(module, "GRAIN", part_bytes)
+        if commit_every:
+            patch.setattr(Pace, "due", lambda pace, now, **_: now >= pace.ended + commit_every)
+            patch.setattr(Pace, "deadline", lambda pace: pace.ended + commit_every)
         world = World(folder, strategy, devices=devices, seed=seed, sync=sync, max_message_bytes=largest)
         try:
             yield world
