@@ -99,7 +99,7 @@ class ClientCore:
         self._hold = None
         self._ask_delay = _ASK_AFTER
         self._ask_later(now)
-        self.offers.connected(now)
+        self.offers.greet(now)
         return [] if self.training else self._follow()
 
     def disconnected(self) -> None:

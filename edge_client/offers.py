@@ -24,6 +24,7 @@ _OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled eac
 _OFFER_LONGEST = 120.0
 _GREETING = 1.0  # all offers within this many seconds of an aggregator's or a broker's return
 _UNANSWERED = 8  # offers on their way at a time
+_IN_PARTS = 3  # updates in parts on their way: one is sent while two that were sent before it wait for their receipts
 _AHEAD_SECONDS = 2.0  # of the link that the parts on their way may take: what is sent behind them waits as long
 _LEAST_PART = 4 * GRAIN
 _MORNING = 600.0  # within so many seconds of a new day everybody goes on: not all at once
@@ -44,6 +45,11 @@ class _Pending:
     crowded: bool = False  # due, but too many are on their way
     upload: Upload | None = None  # of an update that goes in parts
     missing: int = 0  # bytes, by the last answer
+
+    def in_parts(self, now: float) -> Upload | None:
+        """How it goes in parts; None if it does not, was put off, or waits for an answer no longer."""
+        asked = self.unanswered or (self.upload is not None and self.upload.told_at is not None)
+        return self.upload if asked and self.next_at > now else None
 
 
 class Offers:
@@ -87,24 +93,22 @@ class Offers:
 
         None if none does.
         """
-        for sequence, pending in self._pending.items():
-            if pending.upload is not None and pending.upload.told_at is not None:
-                return sequence, max(0, pending.size - pending.missing), pending.size
-        return None
-
-    def connected(self, now: float) -> None:
-        """In a new connection nobody knows what of the last one came through."""
-        for pending in self._pending.values():
-            if pending.upload is not None:
-                pending.upload.cut_off()
-        self.greet(now)
+        uploads = [(pending.upload, pending) for pending in self._pending.values()]
+        told = [(upload.sent, pending) for upload, pending in uploads if upload and upload.told_at is not None]
+        if not told:
+            return None
+        _, pending = min(told, key=lambda each: each[0])  # one that is sent still, rather than one that waits
+        return pending.update.sequence, max(0, pending.size - pending.missing), pending.size
 
     def greet(self, now: float) -> None:
-        """Have everything offered soon, not at once: a whole fleet may have heard the same."""
-        for pending in self._pending.values():
-            pending.next_at = now + _GREETING * self._random.random()
+        """Have everything offered soon, in order, and not at once: a whole fleet may have heard the same."""
+        moments = sorted(self._random.random() for _ in self._pending)
+        for pending, moment in zip(self._pending.values(), moments, strict=True):
+            pending.next_at = now + _GREETING * moment
             pending.delay = _OFFER_AFTER
             pending.unanswered = pending.crowded = False
+            if pending.upload is not None:
+                pending.upload.cut_off()
 
     def reply(self, reply: Reply, allowance: Allowance, now: float) -> list[Action]:
         """What became of offers."""
@@ -115,15 +119,21 @@ class Offers:
             pending = self._find(later.update)
             if pending is not None:
                 pending.next_at = now + later.seconds * self._random.uniform(1.0, 1.5)
-                pending.unanswered = False
+                pending.unanswered = pending.crowded = False
+                if pending.upload is not None:
+                    pending.upload.cut_off()
         for missing in reply.missing:
             pending = self._find(missing.update)
             if pending is None or not missing.ranges:
                 continue
+            pending.crowded = False
             if pending.size <= self.part_bytes:
                 pending.next_at, pending.with_body, pending.unanswered = now, True, False
             else:
                 actions += self._upload(missing, pending, allowance, now)
+        for waiting in self._pending.values():
+            if waiting.crowded:
+                waiting.next_at = now  # perhaps there is room on the way now
         return actions
 
     def renewed(self, update: UpdateId, now: float) -> None:
@@ -144,6 +154,10 @@ class Offers:
                 pending.next_at, pending.crowded = min(on_their_way), True  # when the first of them is given up
                 continue
             fits = pending.size <= self.part_bytes
+            held = None if fits else self._held_until(now)
+            if held is not None:
+                pending.next_at, pending.crowded = held, True
+                continue
             size = OFFER_BYTES + (pending.size if pending.with_body and fits else 0)
             if left is not None:
                 if size > left:
@@ -164,6 +178,17 @@ class Offers:
         """When the next is due."""
         return min((pending.next_at for pending in self._pending.values()), default=None)
 
+    def _held_until(self, now: float) -> float | None:
+        """When another update in parts may be offered if nothing is heard until then; None if it may be at once.
+
+        Its offer goes behind the last part of the one before, so that what that one waits for keeps no link idle.
+        """
+        uploads = [(pending.in_parts(now), pending.next_at) for pending in self._pending.values()]
+        on_their_way = [(upload.sent, next_at) for upload, next_at in uploads if upload is not None]
+        if len(on_their_way) < _IN_PARTS and all(sent for sent, _ in on_their_way):
+            return None
+        return min(next_at for _, next_at in on_their_way)
+
     def _receipt(self, receipt: Receipt, now: float) -> list[Action]:
         pending = self._find(receipt.update)
         if pending is None or (receipt.digest is not None and not pending.digest.startswith(receipt.digest)):
@@ -173,9 +198,6 @@ class Offers:
         if receipt.reason == "id_reused":
             self._renewing[receipt.update.sequence] = pending
             return [Renew(receipt.update.sequence)]
-        for waiting in self._pending.values():
-            if waiting.crowded:
-                waiting.next_at = now  # there is room on the way
         return [Delete(receipt.update.sequence, receipt)]
 
     def _upload(self, missing: Missing, pending: _Pending, allowance: Allowance, now: float) -> list[Action]:

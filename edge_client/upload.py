@@ -28,15 +28,18 @@ class Upload:
 
     Attributes:
         told_at: when the last answer came, in the owner's seconds; None before the first since the last connection.
+        sent: whether all that was missing by that answer is on its way.
 
     """
 
     def __init__(self) -> None:
         self.told_at: float | None = None
+        self.sent = False
         self._number = 0
         self._window = 0
         self._flying: list[Piece] = []
         self._wanted: list[Range] = []
+        self._more = False  # is missing beside those
 
     def offered(self) -> int:
         """The number of an offer that goes out now."""
@@ -55,6 +58,7 @@ class Upload:
             if not any(piece.start < end and start < piece.end for piece in self._flying)
         )
         self._wanted = list(islice(wanted, missing.window))  # more are not sent before the next answer
+        self.sent, self._more = False, next(wanted, None) is not None
 
     def pieces(self, most: int) -> list[Piece]:
         """The parts to send now, so that no more than `most` are on their way, and no more than the window."""
@@ -62,9 +66,10 @@ class Upload:
         sent, self._wanted = self._wanted[: max(0, room)], self._wanted[max(0, room) :]
         pieces = [Piece(self.offered(), start, end) for start, end in sent]
         self._flying += pieces
+        self.sent = not self._wanted and not self._more
         return pieces
 
     def cut_off(self) -> None:
-        """The connection is gone, and nobody knows what of it came through: the next answer says."""
-        self.told_at = None
+        """Nobody knows what of it came through, or whether it is wanted: the next answer says."""
+        self.told_at, self.sent = None, False
         self._flying, self._wanted = [], []

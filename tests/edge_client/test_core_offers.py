@@ -167,7 +167,7 @@ def test_on_a_return_each_update_is_offered_once_within_a_second_but_not_all_at_
             assert offered.sequence not in times
             assert not offered.with_body
             times[offered.sequence] = due
-    assert sorted(times) == list(range(8))
+    assert list(times) == list(range(8))
     assert len(set(times.values())) == 8
 
 
@@ -222,3 +222,109 @@ def test_on_a_fast_link_as_many_parts_are_on_their_way_as_the_aggregator_takes()
     core.tick(1.0)
     assert len(_lacks(core, 0, 2.0)) == 2
     assert len(_lacks(core, 120 << 10, 2.1)) == 8
+
+
+_PART = 120 << 10
+
+
+def _asked_for(core: ClientCore, sequence: int, *ranges: tuple[int, int], now: float, heard: int = 1000) -> list[str]:
+    """What is sent when these bytes of an update are missing, and nothing of it is on its way."""
+    answer = Missing(update=update(sequence), ranges=ranges, window=8, heard=heard)
+    return _words(core.reply(Reply(run=RUN, incarnation="1" * 32, missing=(answer,)), now))
+
+
+def _words(actions: list[Action]) -> list[str]:
+    named: dict[type[Action], str] = {SendPart: "part", SendOffer: "offer", Delete: "delete"}
+    return [f"{named[type(a)]} {a.sequence}" for a in actions if isinstance(a, SendPart | SendOffer | Delete)]
+
+
+def _in_parts(*sequences: int) -> ClientCore:
+    core = connected_core(*(offer(sequence, size=2 * _PART) for sequence in sequences))
+    core.offers.part_bytes = _PART
+    return core
+
+
+def test_an_update_in_parts_is_offered_behind_the_last_part_of_the_one_before() -> None:
+    core = _in_parts(0, 1, 2, 3)
+    assert _words(core.tick(1.0)) == ["offer 0"]
+    # Fewer parts than half a window: the aggregator is asked what it has.
+    sent = ["part 0", "part 0", "offer 0"]
+    assert _asked_for(core, 0, (0, 2 * _PART), now=1.1) == [*sent, "offer 1"]
+    assert _words(core.tick(1.2)) == []
+    assert _asked_for(core, 1, (0, 2 * _PART), now=1.3) == ["part 1", "part 1", "offer 1", "offer 2"]
+    # Three are on their way.
+    assert _asked_for(core, 2, (0, 2 * _PART), now=1.4) == ["part 2", "part 2", "offer 2"]
+    assert _words(core.reply(accepted(0), 1.5)) == ["delete 0", "offer 3"]
+
+
+def test_an_update_in_parts_waits_until_all_of_the_one_before_is_sent_also_what_was_lost() -> None:
+    core = connected_core(offer(0, size=20 * _PART), offer(1, size=2 * _PART))
+    core.offers.part_bytes = _PART
+    core.tick(1.0)
+    whole = 20 * _PART
+    assert _asked_for(core, 0, (0, whole), now=1.1) == ["part 0", "part 0", "offer 0"]  # slowly at first
+    assert _asked_for(core, 0, (2 * _PART, whole), now=1.2) == ["part 0"] * 8
+    assert _asked_for(core, 0, (10 * _PART, whole), now=1.3) == ["part 0"] * 8
+    assert _asked_for(core, 0, (18 * _PART, whole), now=1.4) == ["part 0", "part 0", "offer 1"]
+    # The second is put off, since a part of the first was lost; so the first alone is on its way.
+    core.reply(later(1, 5.0), 1.5)
+    assert _asked_for(core, 0, (19 * _PART, whole), now=1.6) == ["part 0"]
+
+
+def test_who_is_told_later_keeps_no_other_update_in_parts_from_being_offered() -> None:
+    core = _in_parts(0, 1)
+    assert _words(core.tick(1.0)) == ["offer 0"]
+    assert _words(core.reply(later(0, 3000.0), 1.1)) == ["offer 1"]
+    assert _asked_for(core, 1, (0, 2 * _PART), now=1.2) == ["part 1", "part 1", "offer 1"]
+
+
+def test_also_when_part_of_it_was_sent() -> None:
+    core = connected_core(offer(0, size=20 * _PART), offer(1, size=2 * _PART))
+    core.offers.part_bytes = _PART
+    core.tick(1.0)
+    assert _asked_for(core, 0, (0, 20 * _PART), now=1.1) == ["part 0", "part 0", "offer 0"]
+    assert _words(core.reply(later(0, 3000.0), 1.2)) == ["offer 1"]
+    assert core.offers.sending() is None
+
+
+def test_an_update_in_parts_that_nobody_answers_keeps_the_next_one_back_for_a_moment_only() -> None:
+    core = _in_parts(0, 1)
+    core.head(head(0), True, 0.0)  # it trains, so that offers are all that is due
+    assert _words(core.tick(1.0)) == ["offer 0"]
+    due = core.deadline()
+    assert due is not None
+    assert 2.0 < due < 4.0
+    assert _words(core.tick(due)) == ["offer 1"]
+    sent = ["part 0", "part 0", "offer 0"]
+    assert _asked_for(core, 0, (0, 2 * _PART), now=due + 0.1) == sent  # a late answer
+    assert _words(core.reply(later(1, 5.0), due + 0.2)) == []
+
+
+def test_small_updates_wait_for_none_in_parts() -> None:
+    core = connected_core(offer(0, size=2 * _PART), offer(1), offer(2, size=2 * _PART))
+    core.offers.part_bytes = _PART
+    assert _words(core.tick(1.0)) == ["offer 0", "offer 1"]
+
+
+def test_after_a_return_updates_in_parts_are_offered_in_order_one_after_the_other() -> None:
+    core = _in_parts(0, 1)
+    core.head(head(0), True, 0.0)
+    core.tick(1.0)
+    _asked_for(core, 0, (0, 2 * _PART), now=1.1)
+    assert core.presence(online("2" * 32), 1.2) == []
+    due = core.deadline()
+    assert due is not None
+    assert _words(core.tick(due)) == ["offer 0"]
+    assert _words(core.tick(2.2)) == []  # nobody knows what the new one has of the first
+    assert _words(core.reply(accepted(0), 2.3)) == ["delete 0", "offer 1"]
+
+
+def test_of_two_updates_in_parts_the_one_that_is_sent_is_the_one_that_is_shown() -> None:
+    core = _in_parts(0, 1)
+    core.tick(1.0)
+    assert core.offers.sending() is None
+    _asked_for(core, 0, (0, 2 * _PART), now=1.1)
+    assert core.offers.sending() == (0, 0, 2 * _PART)
+    answer = Missing(update=update(1), ranges=((0, 3 * _PART),), window=1, heard=1)
+    core.reply(Reply(run=RUN, incarnation="1" * 32, missing=(answer,)), 1.2)
+    assert core.offers.sending() == (1, 0, 2 * _PART)

@@ -54,6 +54,26 @@ def test_what_was_lost_is_sent_again_and_what_is_on_its_way_is_not() -> None:
     assert told(upload, missing((PIECE, 2 * PIECE), (3 * PIECE, SIZE), window=4, heard=4)) == [(6, 1), (7, 4), (8, 5)]
 
 
+def test_it_is_sent_when_nothing_is_missing_that_is_not_on_its_way() -> None:
+    upload = Upload()
+    assert not upload.sent
+    upload.offered()
+    assert not upload.sent
+    upload.told(missing((0, 3 * PIECE), window=8, heard=1), PIECE, 0.0)
+    assert len(upload.pieces(2)) == 2
+    assert not upload.sent  # its owner sends slowly
+    told(upload, missing((PIECE, 3 * PIECE), window=1, heard=2))
+    assert not upload.sent  # the window is full
+    told(upload, missing((2 * PIECE, 3 * PIECE), window=1, heard=3))
+    assert upload.sent
+    told(upload, missing((0, 3 * PIECE), window=2, heard=4))
+    assert not upload.sent  # all of it was lost
+    told(upload, missing((2 * PIECE, 3 * PIECE), window=2, heard=6))
+    assert upload.sent
+    upload.cut_off()
+    assert not upload.sent
+
+
 def test_after_a_reconnect_nothing_is_sent_before_the_next_answer() -> None:
     upload = Upload()
     upload.offered()
