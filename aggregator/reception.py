@@ -261,7 +261,9 @@ class Reception:
             if isinstance(said, Offer):
                 self._turn_away(client_id, said)
         elif isinstance(said, Offer):
+            begun = self._begun
             self._judge(client_id, said, body)
+            useful = self._begun > begun
         elif isinstance(said, Part):
             useful = self._transfers is not None and self._transfers.lacks(client_id, said, len(body))
             self._take_part(client_id, said, body)
@@ -269,6 +271,11 @@ class Reception:
             self._publisher.need(client_id, said, self._now())
         if not useful and self.core.state.accepted == accepted:
             self._attention.wasted(client_id)
+
+    @property
+    def _begun(self) -> int:
+        """How many updates in parts have begun to come."""
+        return self._transfers.begun if self._transfers is not None else 0
 
     def _hold_off(self, client_id: str, message: Message) -> None:
         """A client in quarantine is told now and then how long it has to wait; nothing else of it is read."""

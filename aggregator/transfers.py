@@ -42,9 +42,13 @@ class Transfers:
         folder: of the spools.
         most_bytes: what all updates together may take there.
 
+    Attributes:
+        begun: how many have come or begun to come. Who sends nothing begins no more than one in two minutes.
+
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
+        self.begun = 0
         self._folder = folder
         self._most_bytes = most_bytes
         self._coming: dict[str, Transfer] = {}
@@ -91,6 +95,7 @@ class Transfers:
             if len(self._coming) >= _MOST_KNOWN:
                 self._forget(now)
             transfer = self._coming[client_id] = Transfer(offer, offer.number, now)
+            self.begun += 1
         if resumed is not None:
             self._open(transfer, resumed, now)
         transfer.offer, transfer.heard = offer, offer.number

@@ -60,6 +60,18 @@ def test_whose_updates_count_may_be_as_fast_as_it_can() -> None:
     assert all(attention.reads("alice") for _ in range(100_000))
 
 
+def test_whose_updates_in_parts_count_may_be_as_fast_as_it_can_too(tmp_path: Path) -> None:
+    door = Door(tmp_path, Rules(RUN, LAYOUT))
+    full = door.service._attention._wasted.left(CLIENT, door.broker.time.now)
+    for _ in range(400):
+        whole = door.offer()
+        offer = header_of(whole).model_copy(update={"number": 1})
+        part = Part(run=RUN, update=offer.update, digest=offer.digest, offset=0, number=2)
+        door.say(encode(offer), encode(part, whole[-offer.size :]), seconds=0.002)
+    assert door.state.accepted == 400
+    assert door.service._attention._wasted.left(CLIENT, door.broker.time.now) == full
+
+
 def test_what_is_not_signed_has_a_budget_of_its_own() -> None:
     attention = Attention(Clock())
     for _ in range(399):
