@@ -28,6 +28,7 @@ from fedmq.schemas.wire import decode, encode
 PART_BYTES = 120 << 10  # as `broker.max_message_bytes` is by default
 TAIL = 8  # bytes at the end of a body that no other update has
 WINDOW = 8  # parts of one device on their way
+ON_THEIR_WAY = 3  # updates of one device
 SILENCE_SECONDS = 5.0  # until an offer is repeated
 
 
@@ -66,14 +67,22 @@ class Job:
     progress: str
 
 
+class Sending:
+    """An update that is on its way."""
+
+    def __init__(self, offer: Offer) -> None:
+        self.offer = offer
+        self.upload = Upload()
+        self.heard_at = float("-inf")
+
+
 class Device:
-    """One client: its updates one after the other."""
+    """One client: its updates in order, each offered behind the last part of the one before."""
 
     def __init__(self, job: Job, client_id: str, body: bytes) -> None:
         self.client_id = client_id
         self.topic = Topics(job.federation).update(client_id)
-        self.upload = Upload()
-        self.heard_at = float("-inf")
+        self.on_their_way: list[Sending] = []
         self._body = memoryview(body)
         self._place = job.clients.index(client_id)
         common = hashlib.sha256(body[:-TAIL])
@@ -84,19 +93,36 @@ class Device:
 
     @property
     def done(self) -> bool:
-        return not self._waiting
+        return not self._waiting and not self.on_their_way
 
-    @property
-    def offer(self) -> Offer:
-        return self._waiting[-1]
+    def due(self, now: float) -> list[bytes]:
+        """Offers to send now."""
+        room = len(self.on_their_way) < ON_THEIR_WAY and all(sending.upload.sent for sending in self.on_their_way)
+        if room and self._waiting:
+            self.on_their_way.append(Sending(self._waiting.pop()))
+        due = [sending for sending in self.on_their_way if now > sending.heard_at + SILENCE_SECONDS]
+        for sending in due:
+            sending.heard_at = now
+        return [encode(each.offer.model_copy(update={"number": each.upload.offered()})) for each in due]
 
-    def next(self) -> None:
-        self._waiting.pop()
-        self.upload, self.heard_at = Upload(), float("-inf")
+    def told(self, reply: Reply, now: float) -> list[tuple[bytes, memoryview, bytes]]:
+        """Parts to send now."""
+        parts = []
+        done = [receipt.update for receipt in reply.receipts]
+        self.on_their_way = [sending for sending in self.on_their_way if sending.offer.update not in done]
+        for missing in reply.missing:
+            for sending in self.on_their_way:
+                if sending.offer.update == missing.update:
+                    sending.heard_at = now
+                    sending.upload.told(missing, PART_BYTES, now)
+                    parts += [self.part(sending.offer, *piece) for piece in sending.upload.pieces(WINDOW)]
+        return parts
 
-    def part(self, number: int, start: int, end: int) -> tuple[bytes, memoryview, bytes]:
+    def next(self) -> Offer:
+        return self._waiting.pop()
+
+    def part(self, offer: Offer, number: int, start: int, end: int) -> tuple[bytes, memoryview, bytes]:
         """Header, bytes that all updates have, bytes that only this one has."""
-        offer = self.offer
         head = encode(Part(run=offer.run, update=offer.update, digest=offer.digest, offset=start, number=number))
         whole = end == len(self._body)
         return (
@@ -147,26 +173,19 @@ class Sender:
 
 
 def converse(job: Job, sender: Sender, devices: list[Device]) -> None:
-    """Offer, send what is asked for, go on at the receipt."""
+    """Offer, and send what is asked for."""
     by_topic = {Topics(job.federation).reply(device.client_id): device for device in devices}
     while any(not device.done for device in devices):
         now = time.monotonic()
         for device in devices:
-            if not device.done and now > device.heard_at + SILENCE_SECONDS:
-                device.heard_at = now
-                offer = device.offer.model_copy(update={"number": device.upload.offered()})
-                sender.publish(device.topic, encode(offer))
+            for offer in device.due(now):
+                sender.publish(device.topic, offer)
         for topic, payload in sender.replies(0.01):
-            device, (reply, _) = by_topic[topic], decode(payload, Reply)
-            device.heard_at = now
-            for receipt in reply.receipts:
-                if not device.done and receipt.update == device.offer.update:
-                    device.next()
-            for missing in reply.missing:
-                if not device.done and missing.update == device.offer.update:
-                    device.upload.told(missing, PART_BYTES, now)
-                    for piece in device.upload.pieces(WINDOW):
-                        sender.publish(device.topic, *device.part(*piece))
+            device = by_topic[topic]
+            for part in device.told(decode(payload, Reply)[0], now):
+                sender.publish(device.topic, *part)
+            for offer in device.due(now):
+                sender.publish(device.topic, offer)
 
 
 def pour(job: Job, sender: Sender, devices: list[Device]) -> None:
@@ -174,14 +193,13 @@ def pour(job: Job, sender: Sender, devices: list[Device]) -> None:
     progress, sent = Progress(Path(job.progress)), 0
     pieces = list(cut([(0, 4 * job.floats)], PART_BYTES))
     for _ in range(job.count):
+        offers = [(device, device.next()) for device in devices]
         for start, end in pieces:
-            for device in devices:
+            for device, offer in offers:
                 while progress.count // job.publishers + job.outstanding <= sent:
                     sender.replies(0.0005)
-                sender.publish(device.topic, *device.part(sent, start, end))
+                sender.publish(device.topic, *device.part(offer, sent, start, end))
                 sent += 1
-        for device in devices:
-            device.next()
     while progress.count < sent * job.publishers:
         sender.replies(0.01)
 
