@@ -73,13 +73,27 @@ class Settings(BaseModel):
         """Where the aggregator keeps its run."""
         return self.aggregator.folder or Path("runs") / self.federation
 
+    @property
+    def account(self) -> str | None:
+        """Whose login at the broker this is, where `fedmq provision` has made it; None for any other.
+
+        A device's id, `aggregator` or `operator`. The broker allows such a login one connection at a time.
+        """
+        federation, _, account = (self.broker.username or "").partition(".")
+        return account if account and federation == self.federation else None
+
     def device_id(self, given: str | None) -> str:
         """Which device this is: the one that the file names, or else the one that is given.
 
         Raises:
-            ConfigError: neither names one, they name two, or it is not an id of a device.
+            ConfigError: neither names one, they name two, or it is no id of a device; or the login is the aggregator's.
 
         """
+        if self.account == AGGREGATOR:
+            raise ConfigError(
+                f"broker.username {self.broker.username!r} is the aggregator's login, and a device that used it would "
+                "cut the aggregator off: take the device's own bundle, as in secure/devices/dev-7"
+            )
         named = self.device.client_id
         if given is None and named is None:
             raise ConfigError("which device is this? give --client-id ID, or set device.client_id in its file")

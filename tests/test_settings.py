@@ -252,6 +252,30 @@ def test_on_the_command_line_broker_and_federation_go_before_the_file(capsys: py
     assert "fedmq status: --set: broker.url: 'nonsense' is not the url" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("account", ["aggregator", "dev-1"])
+def test_nobody_looks_at_a_federation_with_the_login_of_one_who_works_in_it(
+    account: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(f'federation = "a"\n[broker]\nurl = "mqtt://127.0.0.1:1"\nusername = "a.{account}"')
+    assert main(["status"]) == 2
+    assert f"broker.username 'a.{account}' is the login of whom you want to look at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["client"], ["check", "task.py"]])
+def test_nobody_is_a_device_with_the_login_of_the_aggregator(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written('federation = "a"\n[broker]\nurl = "mqtt://127.0.0.1:1"\nusername = "a.aggregator"')
+    assert main([*command, "--client-id", "dev-1", "--config", str(path)]) == 2
+    assert "take the device's own bundle" in capsys.readouterr().err
+
+
+def test_a_login_that_was_not_provisioned_is_nobodys() -> None:
+    for username in ("a", "b.aggregator", "aggregator", "a."):
+        assert load_settings(None, ["federation=a", f"broker.username={username}"], {}).account is None
+    assert load_settings(None, ["federation=a"], {}).account is None
+
+
 def test_the_settings_page_is_that_of_the_settings() -> None:
     written = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
     assert written == settings_page.page(), "write it again: python -m tests.settings_page > docs/settings.md"

@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 
 from fedmq.aggregator.lately import ACCEPTED, lately
+from fedmq.broker_config.provision.folder import OPERATOR
 from fedmq.cli.options import add_settings, settings_of
-from fedmq.schemas.errors import StoreError, TransportError
+from fedmq.schemas.errors import ConfigError, StoreError, TransportError
 from fedmq.schemas.topics import check_id
 from fedmq.settings import Settings
 from fedmq.status_text import judged
@@ -37,6 +38,11 @@ def run(options: argparse.Namespace) -> int:
     """Do it."""
     options.log_level = "error"
     settings = settings_of(options)
+    if settings.account not in (None, OPERATOR):
+        raise ConfigError(
+            f"broker.username {settings.broker.username!r} is the login of whom you want to look at, and this command "
+            f"would cut its connection: take the operator's bundle, as in secure/{OPERATOR}/federation.toml"
+        )
     with Watch(settings, f"{settings.federation}-status-{os.urandom(4).hex()}") as watch:
         if options.client is not None:
             watch.ask(check_id(options.client, "client id"))
