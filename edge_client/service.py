@@ -19,18 +19,16 @@ from fedmq.edge_client.actions import (
     Stop,
     Train,
 )
-from fedmq.edge_client.amounts import of
 from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.echo import Echo
-from fedmq.edge_client.estimate import update_bytes
 from fedmq.edge_client.feedback import seed_of
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.intake import Intake
 from fedmq.edge_client.job import Made, make
 from fedmq.edge_client.meter import Meter
-from fedmq.edge_client.offers import OFFER_BYTES
 from fedmq.edge_client.outbox import Outbox
+from fedmq.edge_client.remarks import Remarks
 from fedmq.edge_client.runner import Runner
 from fedmq.edge_client.shown import Shown
 from fedmq.edge_client.training import Training
@@ -58,7 +56,6 @@ __all__ = ["ClientService"]
 
 log = logging.getLogger("fedmq.client")
 
-_QUIET_SECONDS = 5.0  # without a model until that is said
 _NOT_PUT_BACK = ("expired", "not_finite")  # it may have counted; it would spoil the next one too
 _UNASSIGNED = UpdateId(outbox_id="0" * 32, sequence=0)  # until the outbox gives the update its id
 
@@ -127,15 +124,9 @@ class ClientService:
         )
         self._shown = Shown(link, topics, status, self._meter)
         self._echo = Echo(self._shown, topics, client_id)
+        self._remarks = Remarks(client_id, topics.federation, core, fetch, self._meter, self._shown)
         self._asked: Stop | None = None
-        self._quiet_at: float | None = None  # when to say that there is no model
-        self._quiet = ""  # as it was said, until there is one
-        self._aggregator_online: bool | None = None
         self._connected = False
-        self._shortage: Shortage | None = None  # that was said
-        self._pause = ""  # as it was said
-        self._foreseen = False  # whether a day's bytes suffice for one update
-        self._sending: int | None = None  # the number of the update whose sending was said
         local = outbox.local()
         if local:
             training.restore(local)
@@ -171,7 +162,7 @@ class ClientService:
             self._shown.say(connection=self._shown.status.connection + 1)
             self._perform(self._core.connected(now), now)
             self._fetch.connected(now)
-            self._quiet_at = now + _QUIET_SECONDS if self._core.newest is None else None
+            self._remarks.connected(now)
             log.info("connected client=%s federation=%s", self._client_id, self._topics.federation)
         elif isinstance(event, Disconnected):
             self._connected = False
@@ -191,57 +182,10 @@ class ClientService:
         self._perform(self._core.tick(now), now)
         if self._fetch.tick(now):
             self._perform(self._intake.fetched(now), now)
-        if self._quiet_at is not None and now >= self._quiet_at:
-            self._quiet_at = None
-            self._say_quiet()
-        if self._quiet and (self._core.newest is not None or self._fetch.receiving() is not None):
-            if self._shown.status.detail == self._quiet:
-                self._shown.say(detail="")
-            self._quiet = ""
-        self._shown.transfers(self._transfers(), now)
-        self._say_pause()
+        self._remarks.tick(now)
         self._echo.tick(now)
         if self._shown.publish(now):
             self._echo.status_sent(now)
-
-    def _say_quiet(self) -> None:
-        if self._core.newest is not None or self._fetch.receiving() is not None:
-            return
-        name = self._topics.federation
-        said = f"no model in federation {name!r} yet: does its aggregator run, is the name right?"
-        if self._aggregator_online is not None:
-            state = "online" if self._aggregator_online else "offline"
-            said = f"no model in federation {name!r} yet; its aggregator is {state}"
-        self._quiet = said
-        log.warning("waiting client=%s detail=%r", self._client_id, said)
-        self._shown.say(detail=said)
-
-    def _transfers(self) -> str:
-        """What goes in parts now, and how far it is."""
-        said = []
-        receiving, sending = self._fetch.receiving(), self._core.offers.sending()
-        if receiving is not None:
-            version, came, size = receiving
-            said.append(f"receiving version {version}: {of(came, size)}")
-        if sending is not None:
-            sequence, went, size = sending
-            if sequence != self._sending:
-                self._sending = sequence
-                parts = -(-size // self._core.offers.part_bytes)
-                log.info("sending client=%s sequence=%d bytes=%d parts=%d", self._client_id, sequence, size, parts)
-            said.append(f"sending update {sequence}: {of(went, size)}")
-        return "; ".join(said)
-
-    def _say_pause(self) -> None:
-        if self._core.paused != self._shortage:
-            self._shortage = self._core.paused
-            if self._shortage is not None:
-                self._pause = self._meter.sentence(self._shortage)
-                log.warning("paused client=%s detail=%r", self._client_id, self._pause)
-            elif self._shown.status.detail == self._pause:
-                self._shown.say(detail="")
-        if self._shortage is not None and self._shown.status.detail != self._pause:
-            self._shown.say(detail=self._pause)  # as long as it lasts, whatever else happens
 
     def deadline(self) -> float | None:
         """When `tick` is due."""
@@ -320,10 +264,8 @@ class ClientService:
                 presence = decode(message.payload, AggregatorPresence)[0]
                 if presence.state == "starting":
                     return  # it may never come to more
-                if self._aggregator_online != (presence.state == "online"):
-                    self._aggregator_online = presence.state == "online"
-                    log.info("aggregator %s client=%s", presence.state, self._client_id)
-                if not self._aggregator_online or presence.detail:
+                self._remarks.aggregator(online=presence.state == "online")
+                if presence.state != "online" or presence.detail:
                     self._echo.aggregator_gone()
                 self._perform(self._core.presence(presence, now), now)
             elif topic == topics.layout:
@@ -399,9 +341,7 @@ class ClientService:
         body, layout = self._intake.snapshot
         self._job = (head, layout)
         self._shown.say(activity="training", run=head.run)
-        if not self._foreseen:
-            self._foresee(layout, head)
-
+        self._remarks.begins(layout, head)
         training, residual, ahead = self._training, self._outbox.residual(), self._outbox.ahead()
         seed = seed_of(head.run, self._client_id, head.version, ahead.sequence)
 
@@ -409,17 +349,6 @@ class ClientService:
             return make(head, body, layout, training, residual, seed, ahead)
 
         self._runner.start(job)
-
-    def _foresee(self, layout: Layout, head: Head) -> None:
-        """Say before the first job that no day has room for what it will make.
-
-        It is an estimate: what zstd makes of the update is known when there is one, and then this device rests or not.
-        """
-        self._foreseen = True
-        needed = update_bytes(layout, head.plan) + OFFER_BYTES
-        if said := self._meter.never(Shortage("uplink", needed)):
-            log.warning("budget too small client=%s detail=%r", self._client_id, said)
-            self._shown.say(detail=said)
 
     def _finish_job(self, result: Made | Exception, now: float) -> None:
         assert self._job is not None

@@ -1,0 +1,130 @@
+"""What a device says of how it fares: no model yet, how far a transfer is, a day's bytes that do not suffice."""
+
+from __future__ import annotations
+
+import logging
+
+from fedmq.edge_client.amounts import of
+from fedmq.edge_client.budget import Shortage
+from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.estimate import update_bytes
+from fedmq.edge_client.fetch import Fetch
+from fedmq.edge_client.meter import Meter
+from fedmq.edge_client.offers import OFFER_BYTES
+from fedmq.edge_client.shown import Shown
+from fedmq.schemas.layout import Layout
+from fedmq.schemas.messages import Head
+
+__all__ = ["Remarks"]
+
+log = logging.getLogger("fedmq.client")
+
+_QUIET_SECONDS = 5.0  # without a model until that is said
+
+
+class Remarks:
+    """Said in the status as long as it is so, and in the log once.
+
+    Args:
+        client_id: this device's.
+        federation: its name.
+        core: what decides.
+        fetch: what takes models that come in parts.
+        meter: what the link may carry a day.
+        shown: the status.
+
+    """
+
+    def __init__(
+        self, client_id: str, federation: str, core: ClientCore, fetch: Fetch, meter: Meter, shown: Shown
+    ) -> None:
+        self._client_id = client_id
+        self._federation = federation
+        self._core = core
+        self._fetch = fetch
+        self._meter = meter
+        self._shown = shown
+        self._aggregator_online: bool | None = None
+        self._quiet_at: float | None = None  # when to say that there is no model
+        self._quiet = ""  # as it was said, until there is one
+        self._shortage: Shortage | None = None  # that was said
+        self._pause = ""  # as it was said
+        self._foreseen = False  # whether a day's bytes suffice for one update
+        self._sending: int | None = None  # the number of the update whose sending was said
+
+    def connected(self, now: float) -> None:
+        """There is a connection, in which a model may come."""
+        self._quiet_at = now + _QUIET_SECONDS if self._core.newest is None else None
+
+    def aggregator(self, *, online: bool) -> None:
+        """The aggregator's presence was heard."""
+        if self._aggregator_online != online:
+            self._aggregator_online = online
+            log.info("aggregator %s client=%s", "online" if online else "offline", self._client_id)
+
+    def tick(self, now: float) -> None:
+        """Say what is new, and take back what is over."""
+        if self._quiet_at is not None and now >= self._quiet_at:
+            self._quiet_at = None
+            self._say_quiet()
+        if self._quiet and self._has_model:
+            if self._shown.status.detail == self._quiet:
+                self._shown.say(detail="")
+            self._quiet = ""
+        self._shown.transfers(self._transfers(), now)
+        self._say_pause()
+
+    def begins(self, layout: Layout, head: Head) -> None:
+        """A training begins: before the first one, say if no day has room for what it will make.
+
+        It is an estimate: what zstd makes of the update is known when there is one, and then this device rests or not.
+        """
+        if self._foreseen:
+            return
+        self._foreseen = True
+        needed = update_bytes(layout, head.plan) + OFFER_BYTES
+        if said := self._meter.never(Shortage("uplink", needed)):
+            log.warning("budget too small client=%s detail=%r", self._client_id, said)
+            self._shown.say(detail=said)
+
+    @property
+    def _has_model(self) -> bool:
+        return self._core.newest is not None or self._fetch.receiving() is not None
+
+    def _say_quiet(self) -> None:
+        if self._has_model:
+            return
+        said = f"no model in federation {self._federation!r} yet: does its aggregator run, is the name right?"
+        if self._aggregator_online is not None:
+            state = "online" if self._aggregator_online else "offline"
+            said = f"no model in federation {self._federation!r} yet; its aggregator is {state}"
+        self._quiet = said
+        log.warning("waiting client=%s detail=%r", self._client_id, said)
+        self._shown.say(detail=said)
+
+    def _transfers(self) -> str:
+        """What goes in parts now, and how far it is."""
+        said = []
+        receiving, sending = self._fetch.receiving(), self._core.offers.sending()
+        if receiving is not None:
+            version, came, size = receiving
+            said.append(f"receiving version {version}: {of(came, size)}")
+        if sending is not None:
+            sequence, went, size = sending
+            if sequence != self._sending:
+                self._sending = sequence
+                parts = -(-size // self._core.offers.part_bytes)
+                log.info("sending client=%s sequence=%d bytes=%d parts=%d", self._client_id, sequence, size, parts)
+            said.append(f"sending update {sequence}: {of(went, size)}")
+        return "; ".join(said)
+
+    def _say_pause(self) -> None:
+        if self._core.paused != self._shortage:
+            self._shortage = self._core.paused
+            if self._shortage is not None:
+                self._pause = self._meter.sentence(self._shortage)
+                log.warning("paused client=%s detail=%r", self._client_id, self._pause)
+            elif self._shown.status.detail == self._pause:
+                self._shown.say(detail="")
+        if self._shortage is not None and self._shown.status.detail != self._pause:
+            self._shown.say(detail=self._pause)  # as long as it lasts, whatever else happens
