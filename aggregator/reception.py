@@ -26,7 +26,7 @@ from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.sparing import Sparing
 from fedmq.aggregator.transfers import Transfers
 from fedmq.aggregator.vectors import Step
-from fedmq.schemas.errors import ConfigError, ProtocolError, Reason, StoreError
+from fedmq.schemas.errors import ProtocolError, Reason, StoreError
 from fedmq.schemas.messages import ClientStatus, Later, Missing, Need, Offer, Part, UpdateId
 from fedmq.schemas.topics import Topics, is_id
 from fedmq.schemas.wire import decode
@@ -98,8 +98,6 @@ class Reception:
         self._transfers = transfers
         self._revoked = revoked
         self._releases = releases
-        self._released: list[str] = []  # who is out, and no commit with that is done
-        self._releasing: list[str] = []  # those in the commit that is being written
         self._most_bytes = most_bytes or sys.maxsize
         self._sparing = Sparing()
         self._seldom = Sparing(at_once=1)
@@ -107,8 +105,6 @@ class Reception:
         # Refusals, by client and reason: the state may be a thread's when there is one.
         self._uncounted: Counter[tuple[str, Reason]] = Counter()
         self._attention = attention
-        self._unread = ""  # why the list of the revoked could not be read last
-        self._out: frozenset[str] = frozenset()
         self._judging = Judging(link.wake)
         self._failed: tuple[str, Offer, Exception] | None = None
         self._statuses: list[Message] = []  # that came while the core was a thread's
@@ -214,22 +210,20 @@ class Reception:
 
     def committing(self) -> None:
         """All that was decided until now is in the commit that begins."""
-        self._releasing = list(self._released)
+        self._releases.committing()
         if self._transfers is not None:
             self._transfers.committing()
 
     def committed(self) -> None:
         """The commit that had begun is on the disk."""
-        self._releases.done(self._releasing)
-        self._released = [client_id for client_id in self._released if client_id not in self._releasing]
-        self._releasing = []
+        self._releases.committed()
         if self._transfers is not None:
             self._transfers.committed()
 
     def forget(self) -> None:
         """The verdicts since the last commit are void: whoever waits for one will offer again."""
         self._judging.clear()
-        self._released, self._releasing = [], []
+        self._releases.forget()
         if self._transfers is not None:
             self._transfers.forgotten()
 
@@ -257,7 +251,7 @@ class Reception:
             return
         said, body = decode(message.payload, Offer, Part, Need)
         accepted, useful = self.core.state.accepted, False
-        if client_id in self._outside():
+        if client_id in self._revoked.ids():
             if isinstance(said, Offer):
                 self._turn_away(client_id, said)
         elif isinstance(said, Offer):
@@ -307,10 +301,9 @@ class Reception:
         if self._judging.busy:
             return
         quarantine = self.core.state.quarantine
-        asked = [client_id for client_id in self._releases.asked() if client_id not in self._released]
+        asked = self._releases.take()
         gone = [(client_id, "its time is over") for client_id in quarantine.over(now)]
         gone += [(client_id, "somebody released it") for client_id in asked if quarantine.release(client_id)]
-        self._released += asked
         for client_id, why in gone:
             self._attention.again(client_id)
             log.warning("quarantine ended client=%s why=%r", client_id, why)
@@ -321,16 +314,6 @@ class Reception:
         self._left_out[client_id] += times
         if self._seldom.line(client_id, self._now()) is not None:
             log.warning("not read client=%s reason=%s messages=%d", client_id, why, self._left_out.pop(client_id))
-
-    def _outside(self) -> frozenset[str]:
-        """Who is revoked."""
-        try:
-            self._out, self._unread = self._revoked.ids(), ""
-        except ConfigError as error:
-            if str(error) != self._unread:
-                log.error("whoever was out is so still: %s", error)
-            self._unread = str(error)
-        return self._out
 
     def _turn_away(self, client_id: str, offer: Offer) -> None:
         """An offer of a client that is revoked; what was judged before keeps its verdict."""

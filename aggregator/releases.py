@@ -23,6 +23,8 @@ class Releases:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = None if folder is None else folder / "release"
+        self._taken: list[str] = []  # who is out, and in no commit yet
+        self._committing: list[str] = []  # who is in the commit that is being written
 
     def ask(self, client_id: str) -> Path:
         """Leave the wish; the file that is gone when it is done. Raises OSError."""
@@ -32,18 +34,31 @@ class Releases:
         path.touch()
         return path
 
-    def asked(self) -> list[str]:
-        """Who is to be let out."""
+    def take(self) -> list[str]:
+        """Who is to be let out, and was not taken before."""
         if self._folder is None:
             return []
         try:
-            return [path.name for path in self._folder.iterdir() if is_id(path.name)]
+            names = [path.name for path in self._folder.iterdir() if is_id(path.name)]
         except OSError:  # it is not there before the first wish
             return []
+        asked = [name for name in names if name not in self._taken and name not in self._committing]
+        self._taken += asked
+        return asked
 
-    def done(self, client_ids: list[str]) -> None:
-        """They are out, and that is on the disk."""
-        for client_id in client_ids:
-            if self._folder is not None:
-                with suppress(OSError):  # then it is done once more
-                    (self._folder / client_id).unlink()
+    def committing(self) -> None:
+        """That all who were taken are out is in the commit that begins."""
+        self._committing += self._taken
+        self._taken = []
+
+    def committed(self) -> None:
+        """The commit that had begun is on the disk: those wishes are done."""
+        for client_id in self._committing:
+            assert self._folder is not None
+            with suppress(OSError):  # then it is done once more
+                (self._folder / client_id).unlink()
+        self._committing = []
+
+    def forget(self) -> None:
+        """What is in no commit did not happen: those wishes are taken again."""
+        self._taken, self._committing = [], []

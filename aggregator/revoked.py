@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.topics import check_id
 
 __all__ = ["Revoked"]
+
+log = logging.getLogger("fedmq.aggregator")
 
 
 class Revoked:
@@ -22,13 +25,12 @@ class Revoked:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
         self._ids: frozenset[str] = frozenset()
+        self._unread = ""  # why it could not be read last
 
     def ids(self) -> frozenset[str]:
         """Who is out now. Costs a look at the file's date unless it has changed.
 
-        Raises:
-            ConfigError: the file cannot be read, or holds something else than ids. Whoever was out is so still.
-
+        While the file cannot be read, or holds something else than ids, whoever was out is so still; the log says it.
         """
         if self._path is None:
             return self._ids
@@ -39,8 +41,13 @@ class Revoked:
                 lines = self._path.read_text(encoding="utf-8").splitlines()
                 self._ids = frozenset(check_id(line.strip(), str(self._path)) for line in lines if line.strip())
                 self._seen = seen
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"aggregator.revoked_file: {self._path} cannot be read ({error}); `fedmq provision` writes it"
-            ) from error
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            if str(error) != self._unread:
+                log.error(
+                    "aggregator.revoked_file: %s cannot be read (%s), so whoever was out is so still; `fedmq provision`"
+                    " writes it", self._path, error,
+                )  # fmt: skip
+            self._unread = str(error)
+        else:
+            self._unread = ""
         return self._ids

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from fedmq.aggregator.revoked import Revoked
-from fedmq.schemas.errors import ConfigError
 
 
 def test_without_a_file_nobody_is_out() -> None:
@@ -27,12 +26,21 @@ def test_the_file_is_read_again_when_it_is_another(tmp_path: Path) -> None:
     assert revoked.ids() == {"dev-3", "dev-4"}
 
 
-def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+def test_whoever_was_out_is_so_still_while_the_file_cannot_be_used_and_it_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = tmp_path / "revoked"
+    file.write_text("dev-1\n")
     revoked = Revoked(file)
-    with pytest.raises(ConfigError, match=r"aggregator\.revoked_file: .*revoked cannot be read"):
-        revoked.ids()
-    for content in (b"\xff", b"dev/1\n"):
-        file.write_bytes(content)
-        with pytest.raises(ConfigError, match="revoked"):
-            revoked.ids()
+    assert revoked.ids() == {"dev-1"}
+    for content in (None, b"\xff", b"dev/1\n"):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        caplog.clear()
+        assert [revoked.ids() for _ in range(3)] == [{"dev-1"}] * 3
+        (said,) = (record.getMessage() for record in caplog.records)
+        assert said.startswith(f"aggregator.revoked_file: {file} cannot be read (")
+        file.touch()
+    file.write_text("dev-2\n")
+    assert revoked.ids() == {"dev-2"}
