@@ -34,7 +34,7 @@ SIZES = (
     Size("100MB-parts", 25_000_000, 4, 64, parts=True),
 )
 CLIENTS = (1, 10, 1000)
-CLIENTS_IN_PARTS = (2, 4, 8)  # each has one update at a time
+CLIENTS_IN_PARTS = (2, 4, 8)  # each sends one update at a time
 
 
 def say(text: str) -> None:

@@ -22,7 +22,7 @@ _PATIENCE = 120.0
 class Size:
     """A row: model of so many floats, updates in a run (an even number), and how many may be on their way.
 
-    In parts, the parts may be on their way, and each client has one update at a time.
+    In parts, the parts may be on their way, and each client sends one update at a time.
     """
 
     name: str
