@@ -175,9 +175,10 @@ class Store:
         same = self._written is not None and self._written[0] == state.version
         rows = before.rows[: len(state.buffer.rows)] if same else ()
         rows += tuple(new("update", update=row) for row in state.buffer.rows[len(rows) :])
+        summed = len(state.buffer.rows) < len(before.rows)  # what was kept is in the sums now: another strategy
         if len(state.buffer.updates) == len(state.buffer.rows):
             buffer = None
-        elif self._written != (state.version, len(state.buffer.updates)) or buffer is None:
+        elif self._written != (state.version, len(state.buffer.updates)) or buffer is None or summed:
             buffer = new("buffer", buffer=state.buffer.total.copy() if copy_buffer else state.buffer.total)
         refers = _Files(main, buffer, rows, bases, number)
         statements = self._tables.forget() if self._anew else []

@@ -226,6 +226,21 @@ def test_what_another_strategy_left_in_the_buffer_moves_the_model_no_further_tha
     assert 0.5 <= statistic <= 1
 
 
+def test_what_was_kept_for_a_rule_and_is_summed_again_is_on_the_disk_before_anything_comes(tmp_path: Path) -> None:
+    run, store = SmallRun(plain_fedbuff(4), [0.0, 0.0], [0.0]), Store(tmp_path, "kitchen")
+    run.deliver("alice", 1.0, 1.0, 1.0)
+    commit(store, run)
+    for strategy, client in ((median(buffer_size=4), "bob"), (plain_fedbuff(4), None), (plain_fedbuff(4), None)):
+        store.close()
+        store, state = opened(tmp_path)
+        run.core = AggregatorCore(state, strategy, run.core.rules, Goal())
+        if client is not None:
+            run.deliver(client, 2.0, 2.0, 2.0)
+        commit(store, run)
+    assert list(run.state.buffer.total) == [3.0, 3.0, 3.0]
+    store.close()
+
+
 def test_nothing_of_a_run_piles_up_in_its_folder(tmp_path: Path) -> None:
     run = SmallRun(fedasync())
     store = Store(tmp_path, "kitchen")
