@@ -7,7 +7,7 @@ version or sent twice never counts, and what has no slot or comes too often neit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fedmq.schemas.errors import Reason
 
@@ -22,7 +22,7 @@ HALF_LIFE_SECONDS = 600.0
 """In which half of what a client has done is forgotten."""
 
 _FORGOTTEN = 0.5  # offences; whoever has fewer has none
-_MOST = 256  # clients that are remembered of each kind; beyond it the oldest goes
+_MOST = 256  # clients that are remembered of each kind; beyond it one goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,14 @@ class Quarantine:
         points = before * 0.5 ** (max(0.0, now - at) / HALF_LIFE_SECONDS) + times
         if round(points) < rule.after:
             self.suspects[client_id] = points, now  # the last of all
-            _bound(self.suspects)
+            if len(self.suspects) > _MOST:
+                # Who did least, and of these who came last: of a whole fleet that does wrong in turn, nobody would
+                # ever have done enough if the oldest went.
+                del self.suspects[min(reversed(self.suspects), key=lambda suspect: self.suspects[suspect][0])]
             return False
         self.held[client_id] = Held(reason, now, now + rule.seconds)
-        _bound(self.held)
+        if len(self.held) > _MOST:
+            del self.held[next(iter(self.held))]
         return True
 
     def over(self, now: float) -> list[str]:
@@ -88,8 +92,3 @@ class Quarantine:
         """Let a client go, and forget what it did; whether it was here."""
         self.suspects.pop(client_id, None)
         return self.held.pop(client_id, None) is not None
-
-
-def _bound(entries: dict[str, Any]) -> None:
-    if len(entries) > _MOST:
-        del entries[next(iter(entries))]

@@ -162,6 +162,21 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(quarantine.suspects) == len(quarantine.held) == 256
 
 
+def test_of_a_fleet_that_does_wrong_in_turn_as_many_come_to_quarantine_as_are_remembered() -> None:
+    quarantine = Quarantine()
+    for turn in range(2 * AFTER):
+        for number in range(300):
+            quarantine.offence(RULE, f"broken-{number}", "layout", float(turn))
+    assert len(quarantine.held) == 256
+    # And who did most is not forgotten for those who did less.
+    quarantine = Quarantine()
+    for _ in range(AFTER - 1):
+        quarantine.offence(RULE, "mallory", "layout", 0.0)
+    for number in range(1000):
+        quarantine.offence(RULE, f"made-up-{number}", "layout", 0.0)
+    assert quarantine.offence(RULE, "mallory", "layout", 0.0)
+
+
 def hostile(door: Door, times: int = AFTER) -> None:
     for _ in range(times):
         door.say(door.offer(float("nan")))
