@@ -4,9 +4,10 @@
     python benchmarks/attacks.py --only fastest --seeds 1      # a few minutes
 
 Digits over 20 devices (Dirichlet, alpha 0.3) that differ 1 to 10 x in speed, in the sandbox: virtual time, so
-accuracies do not depend on the machine. K = 10, `hostile` = 0.3, updates and models as float32. Hostile devices train
-like the others and send -5 times their delta: nobody, four drawn at random, or the four fastest. Accuracy is the mean
-of the last quarter; `held` is the share of updates in versions that were theirs.
+accuracies do not depend on the machine. K = 10 (`--buffer-size`), `hostile` = 0.3, updates and models as float32.
+Hostile devices train like the others and send -5 times their delta: nobody, four drawn at random, or the four fastest.
+Accuracy is the mean of the last quarter; `held` is the share of updates in versions that were theirs. A larger K makes
+fewer versions in the same time: give it more `--seconds`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from fedmq.edge_client.trainer import TorchTrainer
 from fedmq.edge_client.training import Outcome
 
 HERE = Path(__file__).parent.parent
-DEVICES, HOSTILE, FACTOR, K = 20, 4, -5.0, 10
+DEVICES, HOSTILE, FACTOR = 20, 4, -5.0
+LEAST = 5  # updates in a buffer, which multi-Krum needs
 ATTACKS = ["none", "random", "fastest"]
 
 STRATEGIES: dict[str, Callable[..., fedmq.Strategy]] = {
@@ -53,6 +55,7 @@ class Job:
     one_per_client: bool
     seed: int
     seconds: float
+    buffer_size: int
 
 
 class Found(NamedTuple):
@@ -84,7 +87,7 @@ def run(job: Job) -> Found:
     drawn = draw.sample(ids, HOSTILE)
     hostile = {"none": [], "random": drawn, "fastest": order[:HOSTILE]}[job.attack]
     plan = fedmq.Plan(local_epochs=5, learning_rate=0.1, batch_size=16, codec="float32")
-    strategy = STRATEGIES[job.strategy](buffer_size=K, one_per_client=job.one_per_client)
+    strategy = STRATEGIES[job.strategy](buffer_size=job.buffer_size, one_per_client=job.one_per_client)
     task = HERE / "examples/digits/task.py"
     world = fedmq.Sandbox(
         task, ids, seed=job.seed, plan=plan, strategy=strategy, speeds=speeds, snapshot_codec="float32"
@@ -101,9 +104,9 @@ def run(job: Job) -> Found:
     return Found(statistics.mean(late), held, world.version)
 
 
-def measured(attacks: list[str], seeds: int, seconds: float, workers: int) -> list[dict[str, Any]]:
+def measured(attacks: list[str], seeds: int, seconds: float, buffer_size: int, workers: int) -> list[dict[str, Any]]:
     choices = [(attack, name, slots) for attack in attacks for name in STRATEGIES for slots in (False, True)]
-    jobs = [Job(*choice, seed, seconds) for seed in range(seeds) for choice in choices]
+    jobs = [Job(*choice, seed, seconds, buffer_size) for seed in range(seeds) for choice in choices]
     found: dict[Job, Found] = {}
     begun = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -116,7 +119,7 @@ def measured(attacks: list[str], seeds: int, seconds: float, workers: int) -> li
                   file=sys.stderr, flush=True)  # fmt: skip
     rows = []
     for attack, name, slots in choices:
-        runs = [found[Job(attack, name, slots, seed, seconds)] for seed in range(seeds)]
+        runs = [found[Job(attack, name, slots, seed, seconds, buffer_size)] for seed in range(seeds)]
         rows.append(
             {
                 "attack": attack,
@@ -138,17 +141,21 @@ def main() -> None:
     parser.add_argument("--only", choices=ATTACKS, help="one of them")
     parser.add_argument("--seeds", type=int, default=3, help="default: 3")
     parser.add_argument("--seconds", type=float, default=60.0, help="virtual, of each run (default: 60)")
+    parser.add_argument("--buffer-size", type=int, default=10, help="K (default: 10)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--json", action="store_true", help="one object as the last line")
     options = parser.parse_args()
-    rows = measured([options.only] if options.only else ATTACKS, options.seeds, options.seconds, options.workers)
+    if not LEAST <= options.buffer_size <= DEVICES:
+        parser.error(f"--buffer-size {options.buffer_size}: expected {LEAST} to {DEVICES}, one of each device at most")
+    attacks = [options.only] if options.only else ATTACKS
+    rows = measured(attacks, options.seeds, options.seconds, options.buffer_size, options.workers)
     print("hostile  strategy                 slots  accuracy (min-max)     held  versions")
     for row in rows:
         print(f"{row['attack']:8} {row['strategy']:24} {'one' if row['one_per_client'] else 'any':5}"
               f"  {row['accuracy']:.3f} ({row['min']:.3f}-{row['max']:.3f})  {row['held']:5.0%}"
               f"  {row['versions']:8.0f}")  # fmt: skip
     if options.json:
-        print(json.dumps({"seconds": options.seconds, "rows": rows}))
+        print(json.dumps({"seconds": options.seconds, "buffer_size": options.buffer_size, "rows": rows}))
 
 
 if __name__ == "__main__":
