@@ -11,9 +11,12 @@ import pytest
 
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.service import AggregatorService
+from fedmq.aggregator.state import State
+from fedmq.aggregator.store import Store
 from fedmq.edge_client.service import ClientService
 from fedmq.failpoints import AGGREGATOR_POINTS
 from fedmq.schemas.errors import StoreError
+from fedmq.schemas.layout import Layout
 from fedmq.transport.memory import Faults
 from tests.chaos.virtual.accounts import violations
 from tests.chaos.virtual.forgetful_disk import ForgetfulDisk
@@ -25,11 +28,11 @@ Sync = Callable[[int], None]
 DAYS = 3
 
 
-def bad_days(sync: Callable[[ForgetfulDisk], Sync] | None = None) -> str:
+def bad_days(sync: Callable[[ForgetfulDisk], Sync] | None = None, *, strategy: str = "fedbuff") -> str:
     """What is wrong after days on which the power fails at every point of a commit, in a network that loses much."""
     wrong: list[str] = []
     for seed in range(DAYS):
-        with a_world(STRATEGIES["fedbuff"], seed=seed, sync=sync) as world:
+        with a_world(STRATEGIES[strategy], seed=seed, sync=sync) as world:
             play(world, [("network", Faults(delay=(0.0, 0.2), loss=0.3, duplication=0.3, reordering=True))])
             for point in AGGREGATOR_POINTS:
                 play(world, [("aggregator crashes at", point, 1, 0.3, True), ("pass", 5.0)])
@@ -38,11 +41,16 @@ def bad_days(sync: Callable[[ForgetfulDisk], Sync] | None = None) -> str:
     return "; ".join(wrong)
 
 
-def test_without_a_mistake_nothing_is_noticed() -> None:
-    assert bad_days() == ""
+sum_or_rule = pytest.mark.parametrize("strategy", ["fedbuff", "median"])
 
 
-def test_receipts_before_the_commit_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@sum_or_rule
+def test_without_a_mistake_nothing_is_noticed(strategy: str) -> None:
+    assert bad_days(strategy=strategy) == ""
+
+
+@sum_or_rule
+def test_receipts_before_the_commit_are_noticed(monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
     commit = AggregatorService._commit
 
     def told_first(self: AggregatorService, now: float) -> None:
@@ -51,14 +59,28 @@ def test_receipts_before_the_commit_are_noticed(monkeypatch: pytest.MonkeyPatch)
         commit(self, now)
 
     monkeypatch.setattr(AggregatorService, "_commit", told_first)
-    assert "was accepted and is not in the weights" in bad_days()
+    assert "was accepted and is not in the weights" in bad_days(strategy=strategy)
 
 
-def test_an_aggregator_without_a_ledger_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@sum_or_rule
+def test_an_aggregator_without_a_ledger_is_noticed(monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
     monkeypatch.setattr(AggregatorCore, "_remember", lambda *nothing: None)
-    wrong = bad_days()
+    wrong = bad_days(strategy=strategy)
     assert "counts 2.0" in wrong
     assert "has 2 verdicts" in wrong
+
+
+def test_updates_that_a_store_gives_back_in_another_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Store.load
+
+    def the_other_way_round(self: Store, layout: Layout, **more: Any) -> State | None:
+        state = load(self, layout, **more)
+        if state is not None:
+            state.buffer.rows.reverse()
+        return state
+
+    monkeypatch.setattr(Store, "load", the_other_way_round)
+    assert "does not give version" in bad_days(strategy="median")
 
 
 def test_an_outbox_that_is_cleared_when_the_offer_is_published_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from fedmq.failpoints import AGGREGATOR_POINTS, CLIENT_POINTS
 from fedmq.transport.memory import Faults
 from tests.chaos.virtual.accounts import violations
+from tests.chaos.virtual.one_hot import LAYOUT
 from tests.chaos.virtual.schedules import play, start_rival
 from tests.chaos.virtual.strategies import RULES, STRATEGIES
 from tests.chaos.virtual.world import World, a_world
@@ -27,6 +30,18 @@ def test_in_peace_every_update_is_accepted(strategy: str) -> None:
         assert_all_is_well(world)
         assert set(world.seen) == {"accepted"}
         assert world.seen["accepted"] == len(world.trainings.vectors)
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_no_part_is_sent_twice_but_what_was_on_its_way_to_an_aggregator_that_died(strategy: str) -> None:
+    with a_world(STRATEGIES[strategy], part_bytes=512) as world:
+        parts = math.ceil(4 * LAYOUT.size / 512)
+        play(world, [("pass", 8.0)])
+        whole = sum(len(device.stored) for device in world.devices)
+        assert parts * (whole - len(world.devices)) <= world.broker.parts <= parts * whole
+        play(world, [("aggregator dies", 2.0, False), ("pass", 8.0)])
+        assert_all_is_well(world)
+        assert 0 <= world.broker.parts - parts * len(world.trainings.vectors) <= parts * len(world.devices)
 
 
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "without power"])
