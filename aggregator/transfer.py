@@ -56,5 +56,8 @@ class Transfer:
 
 
 def key_of(offer: Offer) -> str:
-    """Which bytes of which update an offer is about."""
-    return f"{offer.run} {offer.update.outbox_id} {offer.update.sequence} {offer.digest}"
+    """Which bytes of which update an offer is about.
+
+    And how many: what an update takes of the room is what it gives back, whatever is said of it later.
+    """
+    return f"{offer.run} {offer.update.outbox_id} {offer.update.sequence} {offer.digest} {offer.size}"

@@ -469,6 +469,25 @@ def test_room_is_given_back_with_what_took_it(start: Start, transfers: Transfers
     assert after._taken + after._left.taken == 0
 
 
+@pytest.mark.parametrize(("size", "then"), [(SIZE, PIECE), (PIECE + 1, SIZE)], ids=["smaller", "larger"])
+def test_an_update_that_is_said_to_have_another_size_takes_and_gives_back_the_same_room(
+    start: Start, size: int, then: int
+) -> None:
+    transfers = start(10 * SIZE)
+    for sequence in range(20):
+        mallory = Sending(transfers, "mallory", sequence=sequence, size=size)
+        assert isinstance(mallory.ask(), Missing)
+        mallory.part(0)
+        mallory.size = then
+        assert isinstance(mallory.ask(), Later)  # as for any other update of a client that is sending one
+        transfers.judged("mallory", mallory.offer())
+        transfers.committing()
+        transfers.committed()
+        transfers.over("mallory")
+        assert transfers._taken == 0
+    assert isinstance(Sending(transfers, "ada").ask(), Missing)
+
+
 def test_too_little_disk_for_one_update_is_said_at_the_start_and_by_default_there_is_room_for_four() -> None:
     assert spool_bytes(None, 1000) == 4 << 30
     assert spool_bytes(None, 2 << 30) == 8 << 30
