@@ -31,7 +31,8 @@ _MOST_KNOWN = 1024  # offers without bytes; beyond it, those are forgotten that 
 _IN_MEMORY_BYTES = 16 << 20  # of an update; a larger one goes to the disk from its first part on
 _ALL_IN_MEMORY_BYTES = 64 << 20  # of all updates
 _IN_MEMORY_SECONDS = 2.0  # since its first part; then a crash may cost no more of it
-_MOST_PUT_OFF = 128  # on the disk, beyond which none goes there early: each has two files open, of perhaps 1,024
+_MOST_ON_DISK = 256  # of all updates, at a time: each has two files open, of perhaps 1,024, and a commit needs some
+_MOST_PUT_OFF = 128  # on the disk, beyond which none goes there early
 _USUAL_BYTES = 4 << 30  # for all updates on the disk
 
 
@@ -127,7 +128,9 @@ class Transfers:
             self._left.drop(client_id)  # another update
             self._open(transfer, self._new_spool(client_id, transfer.offer), now)
             assert transfer.spool is not None
-        elif isinstance(transfer.spool, MemorySpool) and now > transfer.opened + _IN_MEMORY_SECONDS:
+        elif (
+            isinstance(transfer.spool, MemorySpool) and now > transfer.opened + _IN_MEMORY_SECONDS and self._has_files()
+        ):
             transfer.spool = self._moved(transfer.spool, client_id, transfer.offer)
         transfer.spool.write(part.offset, body)
         transfer.heard, transfer.at = max(part.number, transfer.heard or 0), now
@@ -150,9 +153,9 @@ class Transfers:
 
     def put_off(self, client_id: str, offer: Offer) -> None:
         """An update waits for a verdict; if all of it is here, a crash may not cost it, as far as the disk has room."""
-        on_disk = sum(isinstance(one.spool, FileSpool) for _, one in self._all())
+        has_files = self._has_files(_MOST_PUT_OFF)
         for whole in self._whole.get(client_id, ()):
-            if whole.key == key_of(offer) and isinstance(whole.spool, MemorySpool) and on_disk < _MOST_PUT_OFF:
+            if whole.key == key_of(offer) and isinstance(whole.spool, MemorySpool) and has_files:
                 with suppress(StoreError):  # then it comes again
                     whole.spool = self._moved(whole.spool, client_id, offer)
 
@@ -245,24 +248,37 @@ class Transfers:
         return len(whole) < _MOST
 
     def _has_room(self, client_id: str, offer: Offer) -> bool:
+        in_memory = self._in_memory(offer.size) and not self._left.has(client_id, key_of(offer))
+        return self._fits(client_id, offer) and (in_memory or self._has_files())
+
+    def _fits(self, client_id: str, offer: Offer) -> bool:
         # What is left of this update becomes its; if there is nothing of it, all of its client goes.
         left = self._left.of(client_id, key_of(offer)) or self._left.of(client_id)
         return self._taken + self._left.taken - left + offer.size <= self._most_bytes
+
+    def _has_files(self, most: int = _MOST_ON_DISK) -> bool:
+        return sum(isinstance(one.spool, FileSpool) for _, one in self._all()) < most
+
+    def _in_memory(self, size: int) -> bool:
+        """Whether an update of so many bytes begins there."""
+        taken = sum(one.offer.size for _, one in self._all() if isinstance(one.spool, MemorySpool))
+        return size <= _IN_MEMORY_BYTES and taken + size <= _ALL_IN_MEMORY_BYTES
 
     def _make_room(self, client_id: str, offer: Offer, now: float) -> bool:
         """Whether there is room for this; nothing of it is kept for who has sent nothing."""
         if self._has_room(client_id, offer):
             return True
         for name in self._left.clients():
-            if name != client_id and not self._left.is_opening(name):
+            if name != client_id and not self._left.is_opening(name) and not self._fits(client_id, offer):
                 self._left.drop(name)
-                if self._has_room(client_id, offer):
-                    return True
+        if self._has_room(client_id, offer):
+            return True
         idle = [(one.at, name, one) for name, one in self._all() if one.spool and now >= one.at + _IDLE_SECONDS]
         for _, name, one in sorted(idle, key=lambda item: item[:2]):
-            self._drop(name, one)
-            if self._has_room(client_id, offer):
-                return True
+            if isinstance(one.spool, FileSpool) or not self._fits(client_id, offer):
+                self._drop(name, one)
+                if self._has_room(client_id, offer):
+                    return True
         return False
 
     def _forget(self, now: float) -> None:
@@ -274,17 +290,14 @@ class Transfers:
             del self._coming[name]
 
     def _new_spool(self, client_id: str, offer: Offer) -> Spool:
-        taken = sum(one.offer.size for _, one in self._all() if isinstance(one.spool, MemorySpool))
-        if offer.size <= _IN_MEMORY_BYTES and taken + offer.size <= _ALL_IN_MEMORY_BYTES:
-            return MemorySpool(offer.size)
-        return self._on_disk(client_id, offer)
+        return MemorySpool(offer.size) if self._in_memory(offer.size) else self._file(client_id, offer)
 
     def _moved(self, spool: MemorySpool, client_id: str, offer: Offer) -> Spool:
-        moved = self._on_disk(client_id, offer)
+        moved = self._file(client_id, offer)
         spool.move(moved)
         return moved
 
-    def _on_disk(self, client_id: str, offer: Offer) -> Spool:
+    def _file(self, client_id: str, offer: Offer) -> Spool:
         used = {one.spool.path for one in self._of(client_id) if isinstance(one.spool, FileSpool)}
         paths = (self._folder / f"{client_id}{place}.body" for place in ("", *(f".{n}" for n in range(2, _MOST + 1))))
         return FileSpool(next(path for path in paths if path not in used), key_of(offer), offer.size)

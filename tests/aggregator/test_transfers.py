@@ -488,6 +488,32 @@ def test_an_update_that_is_said_to_have_another_size_takes_and_gives_back_the_sa
     assert isinstance(Sending(transfers, "ada").ask(), Missing)
 
 
+def test_no_more_updates_are_on_the_disk_at_a_time_than_there_are_files_for(start: Start, transfers: Transfers) -> None:
+    for name in ("lent", "gone"):
+        Sending(transfers, name).ask()
+        Sending(transfers, name).part(0)
+    transfers.close()
+    after = start(2 << 30)
+    slow = [Sending(after, f"slow-{number}") for number in range(300)]
+    for client in slow:
+        client.ask()
+        client.part(0)
+    for client in slow:
+        client.part(1, now=3.0)
+    kept = [one.spool for _, one in after._all()]
+    assert sum(isinstance(spool, FileSpool) for spool in kept) == 256
+    assert all(spool is not None for spool in kept)  # the others stay in memory
+    huge, left = Sending(after, "huge", size=HUGE), Sending(after, "lent")
+    for client in (huge, left):  # both go to the disk at once
+        assert isinstance(client.ask(now=122.9), Later)
+    assert isinstance(Sending(after, "small").ask(now=122.9), Missing)
+    assert isinstance(huge.ask(now=123.0), Missing)  # one of them has been silent for two minutes
+    assert not isinstance(huge.part(0, now=123.0), Later)
+    answer = left.ask(now=123.0)
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((PIECE, SIZE),)  # what is on the disk, and not open, was in nobody's way
+
+
 def test_too_little_disk_for_one_update_is_said_at_the_start_and_by_default_there_is_room_for_four() -> None:
     assert spool_bytes(None, 1000) == 4 << 30
     assert spool_bytes(None, 2 << 30) == 8 << 30
