@@ -259,12 +259,16 @@ class Reception:
             self._judge(client_id, said, body)
             useful = self._begun > begun
         elif isinstance(said, Part):
-            useful = self._transfers is not None and self._transfers.lacks(client_id, said, len(body))
+            lacked = self._lacks(client_id, said, len(body))
             self._take_part(client_id, said, body)
+            useful = lacked and not self._lacks(client_id, said, len(body))  # there was room for it, and a disk
         elif isinstance(said, Need):
             self._publisher.need(client_id, said, self._now())
         if not useful and self.core.state.accepted == accepted:
             self._attention.wasted(client_id)
+
+    def _lacks(self, client_id: str, part: Part, size: int) -> bool:
+        return self._transfers is not None and self._transfers.lacks(client_id, part, size)
 
     @property
     def _begun(self) -> int:
@@ -417,7 +421,8 @@ class Reception:
             self._reply(client_id, answer)
 
     def _no_room(self, client_id: str, update: UpdateId, error: StoreError) -> None:
-        log.error("a part was not kept client=%s: %s", client_id, error)
+        if (left_out := self._sparing.line(client_id, self._now())) is not None:
+            log.error("a part was not kept client=%s left_out=%d: %s", client_id, left_out, error)
         self._reply(client_id, Later(update=update, reason="disk", seconds=self._disk.offer_again(self._now())))
 
     def _reply(self, client_id: str, answer: Missing | Later) -> None:
