@@ -246,7 +246,8 @@ class AggregatorCore:
 
     def _refuse(self, client_id: str, offer: Offer, refusal: ProtocolError, now: float | None) -> Judged:
         self.state.rejected[refusal.reason] += 1
-        if offer.client_id == client_id and offer.base_version == self.state.version:
+        of_this_version = offer.run == self.rules.run and offer.base_version == self.state.version
+        if offer.client_id == client_id and of_this_version:
             self.cohort.refuse(client_id)
         if now is not None:
             self.state.quarantine.offence(self.rules.quarantine, client_id, refusal.reason, now)

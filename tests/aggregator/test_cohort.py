@@ -57,10 +57,11 @@ def test_who_was_refused_is_not_waited_for_and_is_in_the_next_cohort(refused_fir
     assert run.state.version == 2
 
 
-def test_whoever_is_refused_for_a_lie_or_another_version_is_waited_for() -> None:
+def test_whoever_is_refused_for_a_lie_or_another_version_or_run_is_waited_for() -> None:
     run = cohort_of("alice", "bob")
     run.deliver("alice", 1.0)
     assert reason(run.judge("bob", [1.0], base_version=7)) == "unknown_base"
+    assert reason(run.judge("bob", [1.0], run="f" * 32)) == "wrong_run"
     offer, body = offer_of([1.0], run.layout, client_id="bob", sequence=9)
     assert reason(run.core.judge("mallory", offer, body, 5.0)) == "wrong_client"
     assert run.state.version == 0
