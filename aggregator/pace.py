@@ -7,7 +7,7 @@ from dataclasses import dataclass
 __all__ = ["Pace"]
 
 # That wait for a commit at most; so many receipts are held in memory. A thousand busy clients have a few each by then,
-# in one reply: with a quarter of it, an update of theirs cost a tenth more.
+# in one reply: with a quarter of it, an update of theirs cost a fifth more.
 _VERDICTS = 4096
 _SECONDS = 0.3  # that a verdict waits for others to share its commit, while there is more to read
 _SHARE = 9  # times the length of the last commit that this becomes when commits are slow

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 from fedmq.broker_config.child import start_child
 from fedmq.broker_config.start import start_broker
-from fedmq.schemas.errors import FedMQError
+from fedmq.schemas.errors import ConfigError, FedMQError
 from fedmq.settings import Settings, load_settings
 from fedmq.watch import Watch
 
@@ -57,6 +57,8 @@ class Sample:
 class Testbed:
     """A federation on this machine; a context manager that ends every process that it started.
 
+    Entering it raises ConfigError if there is a run in the folder.
+
     Attributes:
         folder: for everything: configuration, logs, the run, the devices' outboxes.
         settings: of federation.toml, by section.
@@ -82,6 +84,8 @@ class Testbed:
     def __enter__(self) -> Self:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = ExitStack()
+        if (self.folder / "run").exists():  # else it would go on, and its end and figures be taken for this one's
+            raise ConfigError(f"a run is in {self.folder} already; name a new folder with --out")
         try:
             self._start_broker()
         except BaseException:

@@ -442,6 +442,15 @@ def test_try_can_be_interrupted_and_shows_what_it_has_come_to() -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("command", [["demo"], ["try", "task.py", "--clients", "1"]])
+def test_nothing_goes_on_with_the_run_of_another_try(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("task.py").write_text(TASK)
+    Path("tried/run").mkdir(parents=True)
+    assert main([*command, "--out", "tried"]) == 2
+    assert f"fedmq {command[0]}: a run is in tried already; name a new folder with --out" in capsys.readouterr().err
+    assert list(Path("tried/run").iterdir()) == []
+
+
 def test_try_with_a_task_that_cannot_work_says_so_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken.py").write_text("import nosuchmodule")
     assert main(["try", "broken.py"]) == 2
