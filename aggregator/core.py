@@ -116,7 +116,7 @@ class AggregatorCore:
             judged = self._refuse(client_id, offer, refusal, now)
         self._remember(client_id, judged)
         # A timer is `tick`'s: to ask for it after each update takes longer than to add a small one.
-        if self.strategy.cohort or len(self.state.buffer.updates) >= self.state.tempo.buffer_size:
+        if len(self.state.buffer.updates) >= self.state.tempo.buffer_size:
             self._close_if_due(now)
         return judged
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from typing import get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +63,15 @@ def test_a_client_takes_two_kilobytes_however_much_it_has_sent() -> None:
     finally:
         tracemalloc.stop()
     assert taken / 200 < 2500
+
+
+@pytest.mark.parametrize("skipped", [1, 2, 40, 63])
+def test_a_number_that_was_passed_over_has_no_verdict_of_another_that_had_its_place(skipped: int) -> None:
+    window = Window()
+    for sequence in range(WINDOW):
+        window.put(sequence, Verdict(DIGEST, None, sequence, 0))
+    window.put(WINDOW + skipped, Verdict(DIGEST, None, 7, 0))
+    assert [window.get(WINDOW + n) for n in range(skipped)] == [None] * skipped
 
 
 @unhurried

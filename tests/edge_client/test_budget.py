@@ -186,12 +186,16 @@ def test_a_budget_that_never_suffices_is_said_to_and_what_suffices_tomorrow_too(
 
 
 def test_a_day_that_never_suffices_is_said_before_the_first_training_and_the_device_rests_after_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(test_service, "LAYOUT", Layout((Entry("w", (10_000,)),)))
     device = Device(daily_uplink=4000)
     device.snapshot(0)
     device.wait(1.0)
+    assert device.service._job is not None
+    head, layout = device.service._job
+    device.service._remarks.begins(layout, head)  # a second one, where zstd has made less of the first
+    assert sum("budget too small" in record.getMessage() for record in caplog.records) == 1
     said = "device.daily_uplink is 4000 bytes, an update takes "
     assert device.weights == [], "nothing was trained"
     assert device.service.status.activity == "training"

@@ -44,7 +44,8 @@ def written(packet: Packet | Publish, *, mqtt5: bool) -> bytes:
         return bytes([packet.first]) + length(len(packet.body)) + packet.body
     body = struct.pack("!H", len(packet.topic)) + packet.topic
     body += struct.pack("!H", packet.packet_id) if packet.packet_id else b""
-    body += b"\x05\x02\0\0\0\x09" if mqtt5 else b""  # a property that nobody asks for
+    if mqtt5:  # no properties, as usual, or one that nobody asks for
+        body += b"\0" if len(packet.payload) % 2 else b"\x05\x02\0\0\0\x09"
     body += packet.payload
     return bytes([0x32 if packet.packet_id else 0x30]) + length(len(body)) + body
 
