@@ -6,7 +6,6 @@ instant leaves either the old state or the new one.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sqlite3
@@ -14,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from fedmq.aggregator.buffer import Buffer
+from fedmq.aggregator.folder_lock import locked
 from fedmq.aggregator.ledger_rows import Statement
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.tables import Tables
@@ -85,7 +85,7 @@ class Store:
         self._anew = False
         self._step = step
         self._sync = sync
-        self._lock = _locked(folder)
+        self._lock = locked(folder)
         try:
             self._open()
         except StoreError:
@@ -314,22 +314,3 @@ class Store:
             ours = re.fullmatch(r"(weights|buffer|update|base)-\d+\.safetensors(\.part)?", path.name)
             if ours and path.name not in self._files.names():
                 path.unlink(missing_ok=True)
-
-
-def _locked(folder: Path) -> IO[str]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / "lock", "a+")  # noqa: SIM115 (held until the store is closed)
-    except OSError as error:
-        raise StoreError(f"run folder {folder}: {error.strerror}; choose another with [aggregator] folder") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise StoreError(f"run folder {folder}: an aggregator (process {holder}) works in it; stop that one") from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock

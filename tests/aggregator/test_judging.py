@@ -184,7 +184,7 @@ def test_while_a_large_update_is_judged_the_link_is_served_and_nothing_is_commit
     assert {receipt.verdict for name in ("alice", "bob") for receipt in hall.receipts[name]} == {"accepted"}
 
 
-def test_an_update_that_is_whole_while_another_is_judged_has_its_turn_without_being_offered_again(hall: Hall) -> None:
+def bob_comes_while_alice_is_judged(hall: Hall) -> None:
     bob = hall.offer("bob", 3.0)
     bobs = hall.body
     hall.goes_on.clear()
@@ -192,6 +192,10 @@ def test_an_update_that_is_whole_while_another_is_judged_has_its_turn_without_be
     assert hall.judging.wait(20)
     hall.body = bobs
     hall.send("bob", bob)
+
+
+def test_an_update_that_is_whole_while_another_is_judged_has_its_turn_without_being_offered_again(hall: Hall) -> None:
+    bob_comes_while_alice_is_judged(hall)
     assert not hall.receipts["bob"]
     hall.goes_on.set()
     hall.until(lambda: hall.receipts.get("bob"))
@@ -200,13 +204,7 @@ def test_an_update_that_is_whole_while_another_is_judged_has_its_turn_without_be
 
 
 def test_a_second_update_of_a_client_comes_while_its_first_is_judged_or_waits_for_that(hall: Hall) -> None:
-    bob = hall.offer("bob", 3.0)
-    bobs = hall.body
-    hall.goes_on.clear()
-    hall.send("alice", hall.offer("alice", 1.0))
-    assert hall.judging.wait(20)
-    hall.body = bobs
-    hall.send("bob", bob)
+    bob_comes_while_alice_is_judged(hall)
     second = hall.offer("bob", 5.0, sequence=1)
     seconds = hall.body
     hall.pass_time(1.0)
