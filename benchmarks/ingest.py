@@ -29,12 +29,10 @@ SIZES = (
     Size("10KB-float32", 2_500, 20_000, 8_000),
     Size("1MB-float32", 250_000, 400, 64),
     Size("10MB-float32", 2_500_000, 30, 16),
-    Size("1MB-parts", 250_000, 400, 64, parts=True),
-    Size("10MB-parts", 2_500_000, 40, 64, parts=True),
-    Size("100MB-parts", 25_000_000, 4, 64, parts=True),
+    Size("1MB-parts", 250_000, 400, 64, (2, 4, 8), parts=True),
+    Size("10MB-parts", 2_500_000, 40, 64, (2, 4, 8), parts=True),
+    Size("100MB-parts", 25_000_000, 8, 64, (2, 4), parts=True),
 )
-CLIENTS = (1, 10, 1000)
-CLIENTS_IN_PARTS = (2, 4, 8)  # each sends one update at a time
 
 
 def say(text: str) -> None:
@@ -110,24 +108,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[*(size.name for size in SIZES), "latency"], help="one row")
     parser.add_argument(
-        "--clients", type=int, nargs="*", default=list(CLIENTS), help="default: 1 10 1000; in parts 2 4"
+        "--clients", type=int, nargs="+", help="how many ids (default: 1 10 1000, in parts 2 4 8 or 2 4)"
     )
     parser.add_argument("--runs", type=int, default=5, help="of each receiver (default: 5)")
     parser.add_argument("--folder", type=Path, help="on the disk to measure (default: a temporary one)")
     parser.add_argument("--signed", action="store_true", help="without and with signatures, 10KB and 1MB, nothing else")
     parser.add_argument("--json", action="store_true", help="one object as the last line")
     options = parser.parse_args()
+    for size in SIZES:
+        if options.only == size.name and size.parts and any(size.updates % n for n in options.clients or ()):
+            parser.error(f"--clients: the {size.updates} updates of a run are to be as many of each client")
     rows: list[dict[str, Any]] = []
     latency: list[dict[str, Any]] = []
     signed: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="fedmq-ingest-", dir=options.folder) as name:
         for size in SIZES[:2] if options.signed else ():
             if options.only in (None, size.name):
-                signed += signatures(size, tuple(options.clients), options.runs, Path(name))
+                signed += signatures(size, tuple(options.clients or size.clients), options.runs, Path(name))
         for size in () if options.signed else SIZES:
             if options.only in (None, size.name):
-                clients = CLIENTS_IN_PARTS if size.parts else tuple(options.clients)
-                rows += throughput(size, clients, options.runs, Path(name))
+                rows += throughput(size, tuple(options.clients or size.clients), options.runs, Path(name))
         if options.only in (None, "latency") and not options.signed:
             for size in SIZES[:2]:
                 latency.append(latencies(size, Path(name) / f"latency-{size.name}"))

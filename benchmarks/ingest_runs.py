@@ -20,15 +20,16 @@ _PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Size:
-    """A row: model of so many floats, updates in a run (an even number), and how many may be on their way.
+    """A row: model of so many floats, updates in a run (an even number), how many may be on their way, client ids.
 
-    In parts, the parts may be on their way, and each client sends one update at a time.
+    In parts, the parts may be on their way, and each client sends as many updates, one or more.
     """
 
     name: str
     floats: int
     updates: int
     outstanding: int
+    clients: tuple[int, ...] = (1, 10, 1000)
     parts: bool = False
 
     @property
@@ -85,8 +86,10 @@ class Bench:
         before = self._aggregator.cpu_seconds(), self._broker.cpu_seconds()
         if which not in self._costs:
             self._aggregator.forget_peak()
-        rate = self._run(self._broker.port, clients)
-        watch.stop()
+        try:
+            rate = self._run(self._broker.port, clients)
+        finally:
+            watch.stop()
         after = self._aggregator.cpu_seconds(), self._broker.cpu_seconds()
         total = self._costs.setdefault(which, [0.0, 0.0, 0.0, 0.0])
         more = (after[0] - before[0], after[1] - before[1], self.size.updates / 1000, 0.0)
