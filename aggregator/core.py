@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import numpy as np
 
 from fedmq.aggregator.admission import Rules, admit_body, admit_header
 from fedmq.aggregator.buffer import Buffer, Folded, step
-from fedmq.aggregator.clipping import norm, scaled
+from fedmq.aggregator.clipping import norm as norm_of
+from fedmq.aggregator.clipping import scaled
 from fedmq.aggregator.cohort import CohortState
 from fedmq.aggregator.folding import whole
 from fedmq.aggregator.goal import Goal
@@ -31,15 +31,10 @@ __all__ = ["HELD_BASES", "AggregatorCore"]
 _DETAIL = 400  # characters of a verdict's sentence
 _MEDIAN_CLIENTS = 3  # of whom norms are known, until their median is a bound: of two, either may be the odd one
 
+Pieces = Iterable[tuple[int, Vector]]
+
 HELD_BASES = 16
 """Snapshots whose weights are held for a strategy that mixes."""
-
-
-class _Admitted(NamedTuple):
-    """An update that may touch the model: its pieces, and the norm of its delta where a bound asks for it."""
-
-    pieces: Iterable[tuple[int, Vector]]
-    norm: float
 
 
 class AggregatorCore:
@@ -108,10 +103,10 @@ class AggregatorCore:
             wait = self.state.allowances.wait(self.rules.allowance, client_id, now)
             if not body and offer.size:
                 return _later(offer, *wait) if wait else Missing(update=offer.update, ranges=((0, offer.size),))
-            admitted = self._admit_body(client_id, offer, body, digest)
+            pieces, norm = self._admit_body(client_id, offer, body, digest)
             if wait:
                 return _later(offer, *wait)
-            judged = self._accept(client_id, offer, admitted, now)
+            judged = self._accept(client_id, offer, pieces, norm, now)
         except ProtocolError as refusal:
             judged = self._refuse(client_id, offer, refusal, now)
         self._remember(client_id, judged)
@@ -193,35 +188,36 @@ class AggregatorCore:
             if late:
                 raise ProtocolError("late", late)
 
-    def _admit_body(self, client_id: str, offer: Offer, body: memoryview, digest: str | None) -> _Admitted:
+    def _admit_body(self, client_id: str, offer: Offer, body: memoryview, digest: str | None) -> tuple[Pieces, float]:
+        """An update that may touch the model: its pieces, and the norm of its delta where a bound asks for it."""
         norms, longest, clip = self.state.norms, self.rules.longest, self.strategy.clip
         pieces = admit_body(offer, body, self.rules, digest)
         if longest is None and clip is None:
-            return _Admitted(pieces, 0.0)
+            return pieces, 0.0
         vector = whole(pieces, self.state.layout.size)
-        found = norm(vector[: self.state.layout.parameter_size])
+        found = norm_of(vector[: self.state.layout.parameter_size])
         limit = math.inf if longest is None else norms.limit(longest, client_id, found, _MEDIAN_CLIENTS)
         if found > limit:
             # It counts all the same: else a first client with a tiny norm would have all others refused for ever.
             self._count_norm(client_id, found)
             raise ProtocolError("norm_bound", f"the norm of the delta is {found:.6g}, the bound is {limit:.6g} now")
-        return _Admitted([(0, vector)], found)
+        return [(0, vector)], found
 
     def _count_norm(self, client_id: str, found: float) -> None:
         if self._follows_norms:
             self.state.norms.count(client_id, found)
 
-    def _accept(self, client_id: str, offer: Offer, admitted: _Admitted, now: float) -> Judged:
+    def _accept(self, client_id: str, offer: Offer, pieces: Pieces, norm: float, now: float) -> Judged:
         state, strategy, update, rules = self.state, self.strategy, offer.update, self.rules
-        base, samples, tempo, pieces = offer.base_version, offer.num_samples, state.tempo, admitted.pieces
+        base, samples, tempo = offer.base_version, offer.num_samples, state.tempo
         staleness = state.version - base
         weight, mass = strategy.weigh(Arrival(staleness, samples, tempo.median_samples()))
         scale = 1.0
         if strategy.clip is not None:
-            scale = state.norms.scale(strategy.clip, client_id, admitted.norm)
+            scale = state.norms.scale(strategy.clip, client_id, norm)
             vector = whole(pieces, state.layout.size)
             pieces = [(0, scaled(vector, scale, state.layout.parameter_size))]
-        self._count_norm(client_id, admitted.norm)
+        self._count_norm(client_id, norm)
         folded = Folded(client_id, update, base, staleness, weight, samples, scale)
         if strategy.rule is None:
             state.buffer.fold_pieces(pieces, folded, mass, now)

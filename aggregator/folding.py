@@ -38,10 +38,10 @@ def whole(pieces: Iterable[tuple[int, Vector]], size: int) -> Vector:
 
 def add_scaled(total: Vector, weight: float, vector: Vector) -> None:
     """total += weight * vector, in place; all of them float32 of one length."""
-    factor = np.float32(weight)
     if len(total) <= BLOCK:
-        total += vector * factor
+        total += vector * weight  # a Python float, which numpy makes a float32, and faster than we would
         return
+    factor = np.float32(weight)
     scratch = np.empty(BLOCK, np.float32)
     for start in range(0, len(total), BLOCK):
         part = total[start : start + BLOCK]

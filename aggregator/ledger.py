@@ -67,9 +67,12 @@ class Ledger:
         outbox = client.outbox(update.outbox_id)
         if outbox is None:
             return None
-        if update.sequence <= outbox.verdicts.newest - WINDOW:
+        verdicts, sequence = outbox.verdicts, update.sequence
+        if sequence > verdicts.newest:  # as of most
+            return None
+        if sequence <= verdicts.newest - WINDOW:
             return _expired(update, f"{WINDOW} or more later updates were judged since")
-        known = outbox.verdicts.get(update.sequence)
+        known = verdicts.get(sequence)
         if known is None:
             return None
         if known.digest != bytes.fromhex(short(digest)):
@@ -98,7 +101,7 @@ class Ledger:
                 client.retired.append(old.outbox_id)
             client.outboxes = client.outboxes[-_OUTBOXES:]
             client.retired = client.retired[-_RETIRED:]
-        return outbox.verdicts.put(update.sequence, Verdict(bytes.fromhex(digest), reason, version, staleness)), first
+        return outbox.verdicts.put(update.sequence, bytes.fromhex(digest), reason, version, staleness), first
 
     def retired(self, client_id: str) -> list[str]:
         """Outbox ids of this client whose verdicts are forgotten."""

@@ -43,9 +43,10 @@ class Recent:
         for value in values:
             self.append(value)
 
-    def median_low(self) -> float:
-        """The middle one, or the lower of the middle two; there must be one."""
-        return self._ordered[(len(self._ordered) - 1) // 2]
+    def median_low(self, of_none: float) -> float:
+        """The middle one, or the lower of the middle two, or what is given where there are none."""
+        ordered = self._ordered
+        return ordered[(len(ordered) - 1) // 2] if ordered else of_none
 
     def __iter__(self) -> Iterator[float]:
         """Oldest first."""

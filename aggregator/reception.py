@@ -255,9 +255,9 @@ class Reception:
             if isinstance(said, Offer):
                 self._turn_away(client_id, said)
         elif isinstance(said, Offer):
-            begun = self._begun
+            begun = 0 if body else self._begun
             self._judge(client_id, said, body)
-            useful = self._begun > begun
+            useful = not body and self._begun > begun
         elif isinstance(said, Part):
             lacked = self._lacks(client_id, said, len(body))
             self._take_part(client_id, said, body)

@@ -61,12 +61,13 @@ class Tempo:
         self.samples.append(num_samples)
         if since_last is not None:
             self.intervals.append(since_last)
-        place = base_version - self.made_at[0][0]  # each version follows the one before
-        at_base = self.made_at[min(max(place, 0), len(self.made_at) - 1)][1]
+        made_at, at_work = self.made_at, self.clients_at_work
+        place = base_version - made_at[0][0]  # each version follows the one before
+        at_base = made_at[min(max(place, 0), len(made_at) - 1)][1]
         # A device that slept for a day saw a fleet's work go by; it is one client, so its word is bounded.
-        seen = min(1.0 + accepted - at_base, 4 * self.clients_at_work + 4)
-        self.clients_at_work += (seen - self.clients_at_work) / max(10.0, self.clients_at_work)
-        self.clients_at_work = min(self.clients_at_work, _PER_CLIENT * clients)
+        seen = min(1.0 + accepted - at_base, 4 * at_work + 4)
+        at_work += (seen - at_work) / max(10.0, at_work)
+        self.clients_at_work = min(at_work, _PER_CLIENT * clients)
 
     def version(self, version: int, accepted: int, buffer_size: int | None) -> None:
         """A version was made after `accepted` updates; set K for the next, to `buffer_size` or automatically."""
@@ -78,7 +79,7 @@ class Tempo:
 
         It is the lower of the middle two if there are two: up to half of the counts may be made up.
         """
-        return self.samples.median_low() if len(self.samples) else float("inf")
+        return self.samples.median_low(math.inf)
 
     def flush_after(self) -> float | None:
         """Seconds that a buffer may wait for K updates: twice what they usually take. None while that is unknown."""

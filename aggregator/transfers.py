@@ -161,6 +161,8 @@ class Transfers:
 
     def judged(self, client_id: str, offer: Offer) -> None:
         """An update has its verdict; its bytes stay until that is committed."""
+        if client_id not in self._coming and client_id not in self._whole:
+            return  # as of all clients whose updates fit into a message
         self._judged += [(client_id, one) for one in self._of(client_id) if one.key == key_of(offer)]
         if len(self._whole.get(client_id, ())) >= _MOST - 1:
             self._awaited = True

@@ -74,9 +74,10 @@ class Window:
             return Verdict(digest, None, version, staleness)
         return None if said == _NOTHING else Verdict(digest, _REASONS[said - _REJECTED], None, None)
 
-    def put(self, sequence: int, verdict: Verdict) -> bytes:
-        """Remember a verdict on a number that is not below the window; as what it is kept."""
-        digest, reason, version, staleness = verdict
+    def put(
+        self, sequence: int, digest: bytes, reason: Reason | None, version: int | None, staleness: int | None
+    ) -> bytes:
+        """Remember a verdict on a number that is not below the window, see `Verdict`; as what it is kept."""
         said = _ACCEPTED if reason is None else _REJECTED + _REASONS.index(reason)
         record = _RECORD.pack(said, digest, version or 0, min(staleness or 0, _MOST_STALENESS))
         self.put_record(sequence, record)

@@ -24,27 +24,23 @@ class Writer:
 
     Attributes:
         lasted: seconds that the last commit took.
+        holds: the thread writes the buffer's own memory, which may not change until then.
 
     """
 
     def __init__(self, store: Store | None, done: Callable[[], None], clock: Callable[[], float] = time.monotonic):
         self.lasted = 0.0
+        self.holds = False
         self._store = store
         self._done = done
         self._clock = clock
         self._thread: threading.Thread | None = None
-        self._holds = False
         self._failure: BaseException | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a commit goes on in the thread, or its end has not been taken."""
         return self._thread is not None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the thread writes the buffer's own memory, which may not change until then."""
-        return self.busy and self._holds
 
     def writes_at_once(self, state: State) -> bool:
         """Whether `begin` carries out a commit of this state itself."""
@@ -61,12 +57,13 @@ class Writer:
         if self._store is None:
             return True
         at_once = self.writes_at_once(state)
-        self._holds = state.weights.nbytes > LARGE_BYTES  # a copy would cost too much memory
-        commit = self._store.take(state, news, copy_buffer=not at_once and not self._holds)
+        holds = state.weights.nbytes > LARGE_BYTES  # a copy would cost too much memory
+        commit = self._store.take(state, news, copy_buffer=not at_once and not holds)
         if at_once:
             self._write(self._store, commit)
             self._raise()
             return True
+        self.holds = holds
         # A disk that hangs must not keep a process alive that was told to stop.
         self._thread = threading.Thread(
             target=self._in_thread, args=(self._store, commit), name="fedmq-commit", daemon=True
@@ -87,7 +84,7 @@ class Writer:
         thread.join(timeout)
         if thread.is_alive():
             return False
-        self._thread = None
+        self._thread, self.holds = None, False
         self._raise()
         return True
 

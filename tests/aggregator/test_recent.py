@@ -18,6 +18,6 @@ def test_its_median_is_that_of_the_last_numbers(values: list[float], most: int) 
         last = values[max(0, place - most) : place]
         assert list(recent) == last
         assert len(recent) == len(last)
-        assert recent.median_low() == statistics.median_low(last)
+        assert recent.median_low(-1) == statistics.median_low(last)
     assert recent == Recent(most, values[-most:])
     assert recent != Recent(most, [*values[-most:], -1.0])

@@ -36,7 +36,7 @@ def test_it_remembers_what_a_dictionary_would_of_the_newest_numbers(steps: list[
     for sequence, verdict in steps:
         if sequence <= window.newest - WINDOW:
             continue
-        window.put(sequence, verdict)
+        window.put(sequence, *verdict)
         everything[sequence] = verdict
         kept = {s: v for s, v in everything.items() if s > max(everything) - WINDOW}
         assert {s: window.get(s) for s in window} == kept
@@ -46,7 +46,7 @@ def test_it_remembers_what_a_dictionary_would_of_the_newest_numbers(steps: list[
 
 def test_a_staleness_that_does_not_fit_is_the_largest_that_does() -> None:
     window = Window()
-    window.put(0, Verdict(DIGEST, None, 1 << 40, 1 << 40))
+    window.put(0, DIGEST, None, 1 << 40, 1 << 40)
     assert window.get(0) == Verdict(DIGEST, None, 1 << 40, (1 << 32) - 1)
 
 
@@ -69,8 +69,8 @@ def test_a_client_takes_two_kilobytes_however_much_it_has_sent() -> None:
 def test_a_number_that_was_passed_over_has_no_verdict_of_another_that_had_its_place(skipped: int) -> None:
     window = Window()
     for sequence in range(WINDOW):
-        window.put(sequence, Verdict(DIGEST, None, sequence, 0))
-    window.put(WINDOW + skipped, Verdict(DIGEST, None, 7, 0))
+        window.put(sequence, DIGEST, None, sequence, 0)
+    window.put(WINDOW + skipped, DIGEST, None, 7, 0)
     assert [window.get(WINDOW + n) for n in range(skipped)] == [None] * skipped
 
 
@@ -80,7 +80,7 @@ def test_what_is_packed_comes_back(steps: list[tuple[int, Verdict]]) -> None:
     window, copy = Window(), Window()
     for sequence, verdict in steps:
         if sequence > window.newest - WINDOW:
-            copy.put_record(sequence, window.put(sequence, verdict))
+            copy.put_record(sequence, window.put(sequence, *verdict))
     assert Window(window.newest, window.packed()) == window == copy
 
 
