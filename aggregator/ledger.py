@@ -62,12 +62,13 @@ class Ledger:
         client = self._clients.get(client_id)
         if client is None:
             return None
-        if update.outbox_id in client.retired:
+        outbox_id, sequence = update.outbox_id, update.sequence
+        if outbox_id in client.retired:
             return _expired(update, "its outbox was followed by two others")
-        outbox = client.outbox(update.outbox_id)
+        outbox = client.outbox(outbox_id)
         if outbox is None:
             return None
-        verdicts, sequence = outbox.verdicts, update.sequence
+        verdicts = outbox.verdicts
         if sequence > verdicts.newest:  # as of most
             return None
         if sequence <= verdicts.newest - WINDOW:
