@@ -89,7 +89,7 @@ class Reception:
         self.core = core
         self._link = link
         self._topics = topics
-        self._updates = topics.updates.removesuffix("+")
+        self._updates, self._replies = topics.updates.removesuffix("+"), topics.replies.removesuffix("+")
         self._incarnation = incarnation
         self._gate = gate
         self._commits = commits
@@ -205,7 +205,7 @@ class Reception:
         """Tell clients what became of their offers."""
         for client_id, reply in replies.messages(self.core.state.run, self._incarnation):
             # A lost one is healed by the next offer, as is one that the broker acknowledged and lost.
-            self._link.publish(self._topics.reply(client_id), reply, qos=0)
+            self._link.publish(self._replies + client_id, reply, qos=0)  # an id, as `received` has seen
             self._step("receipt-sent")
 
     def committing(self) -> None:
