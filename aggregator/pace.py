@@ -52,13 +52,16 @@ class Pace:
         Args:
             now: seconds.
             idle: nothing waits to be read.
-            wanted: something is to be shown that is not committed yet.
+            wanted: something is to be shown that is not committed yet; that does not wait for a slow disk.
 
         """
         if now < self.ended + _REST * self.lasted:
             return False
-        old = now >= self.since + max(_SECONDS, _SHARE * self.lasted)
-        return idle or wanted or self.verdicts >= _VERDICTS or (self.verdicts > 0 and old)
+        if idle or self.verdicts >= _VERDICTS:
+            return True
+        age = now - self.since
+        # What is to be shown waits too: a commit for each version and one for each group of verdicts would be twice as many.
+        return age >= _SECONDS if wanted else self.verdicts > 0 and age >= max(_SECONDS, _SHARE * self.lasted)
 
     def deadline(self) -> float:
         """When a commit that is wanted may begin."""

@@ -19,7 +19,9 @@ def waiting(verdicts: int, since: float = 0.0, lasted: float = 0.0, ended: float
     [
         (waiting(1), 0.0, True, False, True),
         (waiting(1), 0.05, False, False, False),
-        (waiting(1), 0.05, False, True, True),
+        (waiting(1), 0.05, False, True, False),
+        (waiting(1, lasted=0.5), 0.3, False, True, True),
+        (waiting(0), 0.3, False, True, True),
         (waiting(1), 0.3, False, False, True),
         (waiting(4095), 0.05, False, False, False),
         (waiting(4096), 0.05, False, False, True),
@@ -28,7 +30,7 @@ def waiting(verdicts: int, since: float = 0.0, lasted: float = 0.0, ended: float
         (waiting(4096, lasted=1.0, ended=0.0), 1.9, True, True, False),
         (waiting(4096, lasted=1.0, ended=0.0), 2.0, False, False, True),
     ],
-    ids=["idle", "young", "to be shown", "old", "few", "many", "not old for a slow disk", "old for a slow disk",
+    ids=["idle", "young", "young and to be shown", "to be shown", "without a verdict to be shown", "old", "few", "many", "not old for a slow disk", "old for a slow disk",
          "a third of the time is over", "two thirds are over"],
 )  # fmt: skip
 def test_when_a_commit_is_due(pace: Pace, now: float, idle: bool, wanted: bool, due: bool) -> None:
