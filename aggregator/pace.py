@@ -60,7 +60,7 @@ class Pace:
         if idle or self.verdicts >= _VERDICTS:
             return True
         age = now - self.since
-        # What is to be shown waits too: a commit for each version and one for each group of verdicts would be twice as many.
+        # What is to be shown waits too: commits of its own between those of the verdicts would be half as many again.
         return age >= _SECONDS if wanted else self.verdicts > 0 and age >= max(_SECONDS, _SHARE * self.lasted)
 
     def deadline(self) -> float:

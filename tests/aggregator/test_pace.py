@@ -30,7 +30,8 @@ def waiting(verdicts: int, since: float = 0.0, lasted: float = 0.0, ended: float
         (waiting(4096, lasted=1.0, ended=0.0), 1.9, True, True, False),
         (waiting(4096, lasted=1.0, ended=0.0), 2.0, False, False, True),
     ],
-    ids=["idle", "young", "young and to be shown", "to be shown", "without a verdict to be shown", "old", "few", "many", "not old for a slow disk", "old for a slow disk",
+    ids=["idle", "young", "young and to be shown", "to be shown", "without a verdict to be shown",
+         "old", "few", "many", "not old for a slow disk", "old for a slow disk",
          "a third of the time is over", "two thirds are over"],
 )  # fmt: skip
 def test_when_a_commit_is_due(pace: Pace, now: float, idle: bool, wanted: bool, due: bool) -> None:
