@@ -50,7 +50,7 @@ def processes_of(folder: Path) -> list[str]:
 @pytest.mark.parametrize("engine", ["auto", "embedded"])
 def test_a_short_run_ends_with_one_json_object_and_a_folder_with_everything(tmp_path: Path, engine: str) -> None:
     folder = tmp_path / "run"
-    options = ("--max-seconds", "5", "--clients", "2", "--speeds", "1-2", "--seed", "3", "--engine", engine, "--json")
+    options = ("--max-seconds", "15", "--clients", "2", "--speeds", "1-2", "--seed", "3", "--engine", engine, "--json")
     running = demo(folder, *options)
     output, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
