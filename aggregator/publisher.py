@@ -277,11 +277,24 @@ class Publisher:
             aggregator_version=self._measured[0] if self._measured else None,
             clients=tuple(self._heard),
             quarantine=tuple(self._quarantined(committed, now)),
+            quarantined=len(committed.quarantine),
             uplink_bytes=committed.uplink_bytes,
         )
         self._progress_at = now
-        if progress != self._progress and self._link.publish(self._topics.progress, encode(progress), retain=True):
+        if progress == self._progress:
+            return
+        if self._link.publish(self._topics.progress, self._fitting(progress), retain=True):
             self._progress = progress
+
+    def _fitting(self, progress: Progress) -> bytes:
+        """In one message, whatever the broker takes: with fewer names if need be."""
+        named = max(len(progress.clients), len(progress.quarantine))
+        while len(message := encode(progress)) > self._link.max_message_bytes and named:
+            named //= 2
+            newest = slice(-named, None) if named else slice(0)
+            fewer = {"clients": progress.clients[newest], "quarantine": progress.quarantine[newest]}
+            progress = progress.model_copy(update=fewer)
+        return message
 
     def _quarantined(self, committed: Committed, now: float) -> Iterator[Quarantined]:
         if self._epoch is None:  # once, so that what is shown stays the same

@@ -203,7 +203,7 @@ class Reception:
 
     def answer(self, replies: Replies) -> None:
         """Tell clients what became of their offers."""
-        for client_id, reply in replies.messages(self.core.state.run, self._incarnation):
+        for client_id, reply in replies.messages(self.core.state.run, self._incarnation, self._link.max_message_bytes):
             # A lost one is healed by the next offer, as is one that the broker acknowledged and lost.
             self._link.publish(self._replies + client_id, reply, qos=0)  # an id, as `received` has seen
             self._step("receipt-sent")

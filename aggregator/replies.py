@@ -1,4 +1,4 @@
-"""Answers on their way to clients: one message per client and commit."""
+"""Answers on their way to clients: one message per client and commit, or a few where one does not hold them."""
 
 from __future__ import annotations
 
@@ -37,16 +37,27 @@ class Replies:
         replies._waiting = taken
         return replies
 
-    def messages(self, run: str, incarnation: str) -> Iterator[tuple[str, bytes]]:
-        """Client ids, and the `Reply` to send to each, encoded."""
+    def messages(self, run: str, incarnation: str, most_bytes: int) -> Iterator[tuple[str, bytes]]:
+        """Client ids, and the `Reply` to send to each, encoded; several where one would be of more than so many bytes."""
         for client_id, waiting in self._waiting.items():
             answers = list(waiting.values())
             for first in range(0, len(answers), _ANSWERS):
-                yield client_id, _encoded(run, incarnation, answers[first : first + _ANSWERS])
+                for reply in _replies(run, incarnation, answers[first : first + _ANSWERS], most_bytes):
+                    yield client_id, reply
 
     def clear(self) -> None:
         """Nobody is told: whoever waits will offer again."""
         self._waiting.clear()
+
+
+def _replies(run: str, incarnation: str, answers: list[Judged | Missing | Later], most_bytes: int) -> Iterator[bytes]:
+    reply = _encoded(run, incarnation, answers)
+    if len(reply) <= most_bytes or len(answers) == 1:
+        yield reply
+        return
+    half = len(answers) // 2
+    yield from _replies(run, incarnation, answers[:half], most_bytes)
+    yield from _replies(run, incarnation, answers[half:], most_bytes)
 
 
 def _encoded(run: str, incarnation: str, answers: list[Judged | Missing | Later]) -> bytes:

@@ -58,6 +58,8 @@ def run_text(aggregator: AggregatorPresence | None, progress: Progress | None) -
         yield f"rejected {count}: {reason}"
     for one in progress.quarantine:
         yield quarantined(one)
+    if (more := progress.quarantined - len(progress.quarantine)) > 0:
+        yield f"in quarantine: {more} more"
     for put_off, count in progress.later.items():
         yield f"put off {count}: {put_off}"
 

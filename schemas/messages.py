@@ -333,6 +333,7 @@ class Progress(ProtocolMessage):
         limits: what is taken and what not, as a sentence.
         clients: the ids heard last, at most 100.
         quarantine: clients that are not listened to, at most 100.
+        quarantined: how many there are.
         uplink_bytes: of accepted updates, encoded.
 
     """
@@ -357,4 +358,5 @@ class Progress(ProtocolMessage):
     aggregator_version: Count | None = None
     clients: Annotated[tuple[Id, ...], Field(max_length=100)] = ()
     quarantine: Annotated[tuple[Quarantined, ...], Field(max_length=100)] = ()
+    quarantined: Count = 0
     uplink_bytes: Count = 0

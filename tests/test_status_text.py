@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
 from fedmq.status_text import client_text, clients_table, in_bytes, run_text
 
 RUN = "b" * 32
@@ -61,6 +61,14 @@ def test_of_a_client_that_left_nothing_but_its_last_will_no_figures_are_made_up(
     assert "from the start of a device's process" in note
     assert all(line == line.rstrip() for line in (head, first, second))
     assert "what it did before is not known" in client_text(GONE)
+
+
+def test_who_is_in_quarantine_and_not_named_is_counted() -> None:
+    held = Quarantined(client_id="dev-9", reason="malformed", since=0, until=1)
+    progress = PROGRESS.model_copy(update={"quarantine": (held,), "quarantined": 3})
+    said = [line for line in run_text(None, progress) if "quarantine" in line]
+    assert [line.partition(" (")[0] for line in said] == ["in quarantine: dev-9", "in quarantine: 2 more"]
+    assert not [line for line in run_text(None, PROGRESS) if "quarantine" in line]
 
 
 def test_what_an_aggregator_said_of_its_present_is_over_when_it_is_offline() -> None:

@@ -50,6 +50,7 @@ class Door:
         signed: nothing else is heard.
         stored: what is committed is on the disk.
         strategy: one that makes no version soon if None.
+        link_bytes: of the largest message that the aggregator's link takes.
 
     Attributes:
         answers: to the client, all of them.
@@ -64,6 +65,7 @@ class Door:
         signed: bool = False,
         stored: bool = False,
         strategy: Strategy | None = None,
+        link_bytes: int = 1 << 28,
     ) -> None:
         self.broker = MemoryBroker()
         self.signed = signed
@@ -74,7 +76,7 @@ class Door:
             state = State.initial(RUN, LAYOUT, np.zeros(4, np.float32))
             state.version = VERSION
         self.core = AggregatorCore(state, strategy or plain_fedbuff(3, flush_timer=False), rules, Goal())
-        self._inner = self.broker.link("aggregator")
+        self._inner = self.broker.link("aggregator", max_message_bytes=link_bytes)
         self.link: Link = self._inner
         if signed:
             self.link = signed_for_the_aggregator(self._inner, TOPICS, keys_of("aggregator"), 1, AtWork(None))

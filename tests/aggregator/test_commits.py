@@ -325,7 +325,7 @@ def test_an_offer_that_is_repeated_while_a_commit_hangs_is_answered_once(tmp_pat
         run.until(run.disk.waits.is_set)
         for _ in range(50):
             run.offer(0, 1)
-        assert len(list(run.service._commits.replies.messages(RUN, "b" * 32))) == 1
+        assert len(list(run.service._commits.replies.messages(RUN, "b" * 32, 1 << 20))) == 1
         run.disk.free.set()
         run.until(lambda: 1 in run.receipts)
 

@@ -55,7 +55,7 @@ def test_a_reply_is_the_bytes_of_its_model(answers: list[Judged | Later | Missin
         later=tuple(answer for answer in answers if isinstance(answer, Later)),
         missing=tuple(answer for answer in answers if isinstance(answer, Missing)),
     )
-    assert list(replies.messages(RUN, INCARNATION)) == [("alice", encode(model))]
+    assert list(replies.messages(RUN, INCARNATION, 1 << 20)) == [("alice", encode(model))]
 
 
 @unhurried
@@ -64,6 +64,6 @@ def test_many_answers_go_in_several_replies_and_each_goes_once(answers: list[Jud
     replies = Replies()
     for answer in [*answers, *answers]:
         replies.add("alice", answer)
-    read = [decode(payload, Reply)[0].receipts for _, payload in replies.messages(RUN, INCARNATION)]
+    read = [decode(payload, Reply)[0].receipts for _, payload in replies.messages(RUN, INCARNATION, 1 << 20)]
     assert max(map(len, read)) <= 32
     assert [told for part in read for told in part] == [receipt(answer) for answer in answers]
