@@ -38,7 +38,7 @@ class Replies:
         return replies
 
     def messages(self, run: str, incarnation: str, most_bytes: int) -> Iterator[tuple[str, bytes]]:
-        """Client ids, and the `Reply` to send to each, encoded; several where one would be of more than so many bytes."""
+        """Client ids, and the `Reply` to send to each, encoded; several where one would take more bytes than that."""
         for client_id, waiting in self._waiting.items():
             answers = list(waiting.values())
             for first in range(0, len(answers), _ANSWERS):
