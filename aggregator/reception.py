@@ -102,12 +102,12 @@ class Reception:
         self._sparing = Sparing()
         self._seldom = Sparing(at_once=1)
         self._left_out: Counter[str] = Counter()  # messages that were not read, and no line of the log has said so
-        # Refusals, by client and reason: the state may be a thread's when there is one.
+        # Refusals, by client and reason: the core or its buffer may be a thread's when there is one.
         self._uncounted: Counter[tuple[str, Reason]] = Counter()
         self._attention = attention
         self._judging = Judging(link.wake)
         self._failed: tuple[str, Offer, Exception] | None = None
-        self._statuses: list[Message] = []  # that came while the core was a thread's
+        self._statuses: list[tuple[str, Message]] = []  # that came while the core or its buffer was a thread's
         self._step = step
         self._now = now
 
@@ -145,18 +145,24 @@ class Reception:
             else:
                 self._told(client_id, message)
             return True
-        client_id_of_status = self._topics.sender(topic)
-        if client_id_of_status is None:
+        sender = self._topics.sender(topic)
+        if sender is None:
             return False
-        if client_id_of_status in self.core.state.quarantine.held:
-            self.core.state.later["quarantine"] += 1
-        elif self._judging.busy:
-            self._statuses.append(message)
-        elif message.payload:
-            self._attention.wasted(client_id_of_status)
-            status, _ = decode(message.payload, ClientStatus)
-            self.core.presence(client_id_of_status, status.state == "online", self._now())
+        if message.payload:
+            self._attention.wasted(sender)
+            if self._judging.busy or self._commits.holds:
+                self._statuses.append((sender, message))
+            else:
+                self._take_status(sender, message)
         return True
+
+    def _take_status(self, client_id: str, message: Message) -> None:
+        """A client came or went. Raises ProtocolError: it cannot be read."""
+        if client_id in self.core.state.quarantine.held:
+            self.core.state.later["quarantine"] += 1
+            return
+        status, _ = decode(message.payload, ClientStatus)
+        self.core.presence(client_id, status.state == "online", self._now())
 
     def judge_next(self) -> None:
         """Judge the updates that wait, and answer the offers, until one of them takes a thread."""
@@ -172,6 +178,8 @@ class Reception:
             self._no_room(done.client_id, done.offer.update, done.answer)
         elif done is not None:
             self._verdict(done.client_id, done.offer, done.answer, done.before, self._now())
+        if self._commits.holds:  # whoever is gone or shut out may be the last that a cohort waits for
+            return True
         if self._uncounted:
             uncounted, self._uncounted = self._uncounted, Counter()
             for (client_id, reason), times in uncounted.items():
@@ -181,9 +189,9 @@ class Reception:
             self.core.state.later[why] += times
             self._say_unread(client_id, why, times)
         statuses, self._statuses = self._statuses, []
-        for message in statuses:
+        for client_id, message in statuses:
             try:
-                self.received(message)
+                self._take_status(client_id, message)
             except ProtocolError as error:
                 self.unreadable(message, error)
         return True

@@ -166,12 +166,13 @@ class AggregatorService:
                 return
             if not self._reception.judged() or self._disk.why is not None:
                 return
-            core.tick(now)
+            self._tell(commits.take(0.0))
+            if not commits.holds:  # else the buffer may not change, and a version would be made of it
+                core.tick(now)
+                self._evaluations.take(core, now)
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._reception.let_go(now)
-            self._evaluations.take(core, now)
-            self._tell(commits.take(0.0))
             wanted = self._publisher.due(core.state.version, core.state.finished, now)
             # A commit between two parts would be one for each update.
             idle = idle and now >= self._reception.coming_until
@@ -203,7 +204,9 @@ class AggregatorService:
             commit = commits.deadline(core)
             if commit is not None:
                 commit = max(commit, self._reception.coming_until)
-            times = [core.deadline(), commit, self._gate.deadline(), self._publisher.work_deadline()]
+            times = [commit, self._gate.deadline(), self._publisher.work_deadline()]
+            if not commits.holds:
+                times.append(core.deadline())
             if commits.may_show(core):
                 times.append(self._publisher.deadline(commits.version, commits.finished))
         return min((at for at in times if at is not None), default=None)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fedmq.aggregator.aside import LARGE_BYTES
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.store import Commit, Store
+from fedmq.schemas.layout import Vector
 
 __all__ = ["Writer"]
 
@@ -24,13 +25,12 @@ class Writer:
 
     Attributes:
         lasted: seconds that the last commit took.
-        holds: the thread writes the buffer's own memory, which may not change until then.
 
     """
 
     def __init__(self, store: Store | None, done: Callable[[], None], clock: Callable[[], float] = time.monotonic):
         self.lasted = 0.0
-        self.holds = False
+        self._held: Vector | None = None
         self._store = store
         self._done = done
         self._clock = clock
@@ -41,6 +41,11 @@ class Writer:
     def busy(self) -> bool:
         """Whether a commit goes on in the thread, or its end has not been taken."""
         return self._thread is not None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the thread writes the buffer's own memory, which is read-only until `take` has its end."""
+        return self._held is not None
 
     def writes_at_once(self, state: State) -> bool:
         """Whether `begin` carries out a commit of this state itself."""
@@ -63,7 +68,10 @@ class Writer:
             self._write(self._store, commit)
             self._raise()
             return True
-        self.holds = holds
+        if holds:
+            # Whoever made a version where these sums lie would have the model written in their place.
+            self._held = state.buffer.total
+            self._held.setflags(write=False)
         # A disk that hangs must not keep a process alive that was told to stop.
         self._thread = threading.Thread(
             target=self._in_thread, args=(self._store, commit), name="fedmq-commit", daemon=True
@@ -84,7 +92,10 @@ class Writer:
         thread.join(timeout)
         if thread.is_alive():
             return False
-        self._thread, self.holds = None, False
+        self._thread = None
+        if self._held is not None:
+            self._held.setflags(write=True)
+            self._held = None
         self._raise()
         return True
 

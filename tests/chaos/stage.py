@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +71,11 @@ class Stage:
         folder: for everything that they write; made.
         strategy: a key of `STRATEGIES`.
         clients: how many.
-        mutation: a key of `tests.chaos.mutated.MUTATIONS` that the processes start with; None for the real program.
+        program: the module that the processes run, and its first arguments.
 
     """
 
-    def __init__(self, folder: Path, strategy: str, clients: int, mutation: str | None = None) -> None:
+    def __init__(self, folder: Path, strategy: str, clients: int, program: Sequence[str] = ("fedmq",)) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self.strategy = strategy
@@ -83,7 +83,7 @@ class Stage:
         self.run_folder = folder / "run"
         self._devices = folder / "devices"
         self._devices.mkdir()
-        self._module = ["-m", "tests.chaos.mutated", mutation] if mutation else ["-m", "fedmq"]
+        self._module = ["-m", *program]
         self._port = _free_port()
         self._lives = 0
         self._crash_log = folder / "no-crash.log"

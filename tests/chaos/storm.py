@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -93,7 +93,7 @@ def storm(
     strategy: str,
     scale: Scale,
     seed: int,
-    mutation: str | None = None,
+    program: Sequence[str] = ("fedmq",),
     aims: tuple[str, ...] = AGGREGATOR_POINTS + CLIENT_POINTS,
 ) -> Outcome:
     """Run one federation through the chaos.
@@ -103,7 +103,7 @@ def storm(
         strategy: a key of `STRATEGIES`.
         scale: how much.
         seed: of the kills; what the processes do in between is theirs.
-        mutation: what is broken in the program on purpose; None is the real one.
+        program: the module that the processes run, and its first arguments.
         aims: the fail-points to hit.
 
     Raises:
@@ -112,7 +112,7 @@ def storm(
     """
     begun = time.monotonic()
     chance = random.Random(f"{seed}/{strategy}")
-    stage = Stage(folder, strategy, scale.clients, mutation)
+    stage = Stage(folder, strategy, scale.clients, program)
     one_each = bool(STRATEGIES[strategy].get("buffer_size", 1) == 1)
     half_full_hits = 0 if one_each else scale.half_full_hits
     points = [

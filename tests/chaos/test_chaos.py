@@ -1,6 +1,6 @@
 """Real processes, a real broker, SIGKILL at any instant: nothing is lost, and nothing counts twice.
 
-`make test` has a short run of one strategy and one mutation. `CHAOS=long`, which `make chaos` sets, has all strategies
+`make test` has short runs of one strategy and one mutation. `CHAOS=long`, which `make chaos` sets, has all strategies
 and all mutations: three times the hits of each fail-point, ten times the updates. `CHAOS_SEED` repeats a run's kills.
 """
 
@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,10 @@ SHORT = Scale(
     accepted=100,
     seconds=60.0,
 )
+
+UNCOPIED = replace(FULL, accepted=150)
+
+UNCOPIED_SHORT = replace(SHORT, aggregator_kills=5, accepted=30)
 
 MUTATED = Scale(
     clients=3,
@@ -110,13 +115,23 @@ def test_every_update_counts_as_its_receipt_says_whatever_is_killed(
     assert seconds <= 240
 
 
+def test_the_same_of_a_model_that_is_not_copied_to_be_written(
+    mosquitto_installed: None, tmp_path: Path, report: Callable[[str], None]
+) -> None:
+    scale = UNCOPIED if LONG else UNCOPIED_SHORT
+    outcome = storm(tmp_path / "uncopied", "fedbuff_paper", scale, SEED, ("tests.chaos.uncopied",))
+    report(f"not copied, on a slow disk, seed {SEED}, {outcome}")
+    assert outcome.broken == []
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS if LONG else ["cleared_when_sent"])
 def test_a_broken_promise_is_found(
     mosquitto_installed: None, tmp_path: Path, mutation: str, report: Callable[[str], None]
 ) -> None:
     # A death of the wrong process at the wrong time breaks nothing; on a busy machine that may be all of a run's.
     for seed in range(SEED, SEED + 3):
-        outcome = storm(tmp_path / f"{seed}", "fedbuff_paper", MUTATED, seed, mutation, WHERE_IT_SHOWS[mutation])
+        program = ("tests.chaos.mutated", mutation)
+        outcome = storm(tmp_path / f"{seed}", "fedbuff_paper", MUTATED, seed, program, WHERE_IT_SHOWS[mutation])
         report(f"with the mutation {mutation}, seed {seed}, {outcome}")
         if outcome.broken:
             return
