@@ -29,6 +29,7 @@ class Committed:
     version: int
     finished: str | None
     accepted: int
+    verdicts: int
     rejected: dict[Reason, int]
     later: dict[LaterReason, int]
     quarantine: dict[str, Held]
@@ -49,6 +50,7 @@ class Committed:
             version=state.version,
             finished=state.finished,
             accepted=state.accepted,
+            verdicts=state.verdicts,
             rejected=dict(state.rejected),
             later=dict(state.later),
             quarantine=dict(state.quarantine.held),

@@ -252,6 +252,7 @@ class AggregatorCore:
 
     def _remember(self, client_id: str, judged: Judged) -> None:
         record, first_of_outbox = self.state.ledger.enter(client_id, judged)
+        self.state.verdicts += 1
         if first_of_outbox:
             self.news.renewed.add(client_id)
         self.news.judged.append((client_id, judged.update, record))

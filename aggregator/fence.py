@@ -118,7 +118,9 @@ class Fence:
             return "another aggregator serves this federation now; stop one of the two"
         return None
 
-    def decide(self, run: str, version: int, digest_of: Callable[[str], str | None], accepted: int) -> str | None:
+    def decide(
+        self, run: str, version: int, digest_of: Callable[[str], str | None], accepted: int, verdicts: int
+    ) -> str | None:
         """All marks are back; why this aggregator must not work here, None if it may.
 
         Args:
@@ -126,6 +128,7 @@ class Fence:
             version: the newest that it has committed.
             digest_of: the digest of that version's weights in a codec; None if they are not at hand.
             accepted: updates that it has accepted, ever.
+            verdicts: that it has given, ever: whoever was refused may have been told so.
 
         """
         if self._doubt:
@@ -165,6 +168,11 @@ class Fence:
             return (
                 f"the broker shows {progress.updates} accepted updates of this run, this folder holds {accepted}: it is"
                 " an older copy; use the newest one, or go on from these weights as another run with --new-run"
+            )
+        elif progress is not None and progress.run == run and progress.verdicts > verdicts:
+            return (
+                f"the broker shows {progress.verdicts} verdicts on updates of this run, this folder holds {verdicts}:"
+                " it is an older copy; use the newest one, or go on from these weights as another run with --new-run"
             )
         else:
             self.open = True

@@ -123,11 +123,11 @@ class Gate:
         return None
 
     def decide(
-        self, run: str, version: int, digest_of: Callable[[str], str | None], accepted: int
+        self, run: str, version: int, digest_of: Callable[[str], str | None], accepted: int, verdicts: int
     ) -> tuple[str | None, str | None]:
         """Why this aggregator must not work here, and the run that it replaces; None for neither. See `Fence`."""
         self.complete = False
-        why = self._fence.decide(run, version, digest_of, accepted)
+        why = self._fence.decide(run, version, digest_of, accepted, verdicts)
         if self.open:
             self._link.unsubscribe(self._topics.model, self._topics.progress)
             self.say("online")

@@ -52,7 +52,7 @@ class Pace:
         Args:
             now: seconds.
             idle: nothing waits to be read.
-            wanted: something is to be shown that is not committed yet; that does not wait for a slow disk.
+            wanted: something is to be shown that is not committed yet.
 
         """
         if now < self.ended + _REST * self.lasted:

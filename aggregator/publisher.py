@@ -263,6 +263,7 @@ class Publisher:
             state="training" if committed.finished is None else "finished",
             strategy=strategy,
             updates=committed.accepted,
+            verdicts=committed.verdicts,
             rejected=committed.rejected,
             later=committed.later,
             updates_per_second=max(0.0, (after - before) / (now - begun)) if now > begun else 0.0,

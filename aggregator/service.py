@@ -327,7 +327,7 @@ class AggregatorService:
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state
         if self._gate.complete:
-            why, replaced = self._gate.decide(state.run, self.committed, self._digest, state.accepted)
+            why, replaced = self._gate.decide(state.run, self.committed, self._digest, state.accepted, state.verdicts)
             if replaced is not None and replaced not in state.replaced:
                 state.replaced.append(replaced)  # kept with the next commit
             if self._gate.open:

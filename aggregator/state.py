@@ -79,6 +79,7 @@ class State:
         bases: for strategies that mix: version -> weights as devices received them, the last few.
         accepted, rejected: updates, ever; rejections by reason, messages that could not be read among them.
         later: offers that were put off and messages that were not read, by reason.
+        verdicts: that the ledger was given, ever.
         staleness_sum: over accepted updates, in versions.
         uplink_bytes: encoded size of accepted updates.
         seconds: how long the run has been worked on.
@@ -101,6 +102,7 @@ class State:
     allowances: Allowances = field(default_factory=Allowances)
     bases: dict[int, Vector] = field(default_factory=dict)
     accepted: int = 0
+    verdicts: int = 0
     rejected: Counter[Reason] = field(default_factory=Counter)
     later: Counter[LaterReason] = field(default_factory=Counter)
     staleness_sum: int = 0

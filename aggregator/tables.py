@@ -126,6 +126,7 @@ class Tables:
         saved = self.get("state")
         for name in ("version", "accepted", "staleness_sum", "uplink_bytes", "seconds", "finished", "replaced"):
             setattr(state, name, saved[name])
+        state.verdicts = saved.get("verdicts", 0)
         state.rejected, state.later = Counter(saved["rejected"]), Counter(saved.get("later", {}))
         day, counts = saved.get("today", (0, {}))
         state.allowances.today = day, counts
@@ -163,6 +164,7 @@ def _figures(state: State) -> dict[str, Any]:
         "run": state.run,
         "version": state.version,
         "accepted": state.accepted,
+        "verdicts": state.verdicts,
         "rejected": dict(state.rejected),
         "later": dict(state.later),
         "today": state.allowances.today,

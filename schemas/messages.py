@@ -323,6 +323,7 @@ class Progress(ProtocolMessage):
 
     Attributes:
         updates: accepted updates, ever.
+        verdicts: on updates, ever; those on messages that could not be read are none.
         rejected: refused updates by reason, and messages that could not be read.
         later: offers that were put off, by reason, and messages that were not read, because their client sent too many.
         updates_per_second: over the last half minute or so.
@@ -344,6 +345,7 @@ class Progress(ProtocolMessage):
     state: Literal["training", "finished"]
     strategy: str
     updates: Count
+    verdicts: Count = 0
     rejected: Annotated[dict[Reason, Count], Field(max_length=64)] = {}
     later: Annotated[dict[LaterReason, Count], Field(max_length=64)] = {}
     updates_per_second: Annotated[float, Field(ge=0)] = 0.0

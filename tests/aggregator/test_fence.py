@@ -23,7 +23,7 @@ def presence(state: str, incarnation: str = OTHER) -> AggregatorPresence:
 
 
 def decided(fence: Fence, version: int = 3) -> str | None:
-    return fence.decide(RUN, version, lambda codec: DIGEST, 0)
+    return fence.decide(RUN, version, lambda codec: DIGEST, 0, 0)
 
 
 def test_it_is_closed_until_it_is_decided() -> None:
@@ -65,11 +65,33 @@ def test_what_it_has_not_shown_keeps_it_closed(shown: Head, says: str) -> None:
     assert not fence.open
 
 
+@pytest.mark.parametrize(
+    ("updates", "verdicts", "says"),
+    [
+        (6, 9, "6 accepted updates of this run, this folder holds 5: it is an older copy"),
+        (5, 9, "9 verdicts on updates of this run, this folder holds 8: it is an older copy"),
+        (5, 8, None),
+        (4, 0, None),
+    ],
+    ids=["accepted", "refused", "the same", "before"],
+)
+def test_of_one_version_it_counts_what_was_told(updates: int, verdicts: int, says: str | None) -> None:
+    fence = Fence(OWN)
+    fence.connected()
+    fence.head(head(3))
+    fence.progress(
+        Progress(run=RUN, version=3, state="training", strategy="fedbuff", updates=updates, verdicts=verdicts)
+    )
+    why = fence.decide(RUN, 3, lambda codec: DIGEST, 5, 8)
+    assert (why is None) == fence.open == (says is None)
+    assert says is None or says in (why or "")
+
+
 def test_weights_that_have_moved_on_since_are_not_compared() -> None:
     fence = Fence(OWN)
     fence.connected()
     fence.head(head(3, digest="e" * 64))
-    assert fence.decide(RUN, 3, lambda codec: None, 0) is None
+    assert fence.decide(RUN, 3, lambda codec: None, 0, 0) is None
     assert fence.open
 
 
