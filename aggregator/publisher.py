@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -139,6 +139,11 @@ class Publisher:
         self._heard.move_to_end(client_id)
         if len(self._heard) > _CLIENTS:
             self._heard.popitem(last=False)
+
+    def unheard(self, clients: Iterable[str]) -> None:
+        """These are not to be named any more."""
+        for client_id in clients:
+            self._heard.pop(client_id, None)
 
     def measured(self, version: int, metrics: Metrics) -> None:
         """The aggregator evaluated a version itself."""

@@ -309,9 +309,15 @@ class Reception:
         self._commits.judged(now)
 
     def let_go(self, now: float) -> None:
-        """Release from quarantine whose time is over, and whom somebody has released; to be called now and then."""
+        """Release from quarantine whose time is over, and whom somebody has released; to be called now and then.
+
+        Who is revoked counts no more among those that measure and are heard.
+        """
         if self._judging.busy:
             return
+        revoked = self._revoked.ids()
+        self.core.state.scores.leave_out(revoked)
+        self._publisher.unheard(revoked)
         quarantine = self.core.state.quarantine
         asked = self._releases.take()
         gone = [(client_id, "its time is over") for client_id in quarantine.over(now)]

@@ -85,6 +85,11 @@ class Scores:
         while len(self.versions) > _VERSIONS:
             del self.versions[min(self.versions)]
 
+    def leave_out(self, clients: Iterable[str]) -> None:
+        """What these measured last counts no more; what came of it in a version does."""
+        for client_id in clients:
+            self.newest.pop(client_id, None)
+
     def now(self) -> DeviceEvaluation | None:
         """Over each client's newest evaluation."""
         return summarised(evaluation for _, evaluation in self.newest.values())

@@ -1,4 +1,4 @@
-"""The list of revoked devices, as the aggregator reads it."""
+"""The list of revoked devices, as the aggregator reads it, and what it does with it beside refusing them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.revoked import Revoked
+from fedmq.aggregator.scores import summarised
+from fedmq.schemas.messages import Evaluation
+from tests.aggregator.door import CLIENT, LAYOUT, Door
+from tests.aggregator.small_run import RUN
 
 
 def test_without_a_file_nobody_is_out() -> None:
@@ -49,3 +54,15 @@ def test_whoever_was_out_is_so_still_while_the_file_cannot_be_used_and_it_is_sai
         assert len(caplog.records) == 1
         file.write_text(f"{name}\n")
         assert revoked.ids() == {name}
+
+
+def test_who_is_revoked_counts_no_more_in_what_is_shown(tmp_path: Path) -> None:
+    door = Door(tmp_path, Rules(RUN, LAYOUT))
+    measured = Evaluation(num_samples=10, metrics={"accuracy": 0.5})
+    assert door.ask(door.offer(evaluation=measured)) is None
+    progress = door.progress()
+    assert (progress.devices, progress.clients) == (summarised([measured]), (CLIENT,))
+    (tmp_path / "revoked").write_text(f"{CLIENT}\nsomebody-else\n")
+    progress = door.progress()
+    assert (progress.devices, progress.clients) == (None, ())
+    assert progress.updates == 1
