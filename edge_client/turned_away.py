@@ -12,7 +12,7 @@ UNANSWERED = (
     "its key the one that the aggregator has? ask the operator, or for a new bundle"
 )
 
-_LOGIN = ("not authorized", "user name or password", "certificate revoked")  # of what a link says
+_LOGIN = ("not authorized", "user name or password", "certificate is revoked")  # of what a link says
 
 
 def of_a_login(reason: str) -> str:

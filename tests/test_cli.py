@@ -325,6 +325,16 @@ def test_check_says_when_there_is_no_broker(capsys: pytest.CaptureFixture[str]) 
     assert "no broker answers at 127.0.0.1:1; is it running?" in capsys.readouterr().err
 
 
+def test_status_says_at_once_why_it_does_not_get_through_and_for_how_long_it_tries(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fedmq.cli.status._CONNECT_SECONDS", 0.5)
+    assert main(["status", "--federation", "f", "--broker", "mqtt://127.0.0.1:1"]) == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "fedmq status: no broker answers at 127.0.0.1:1; is it running?; trying for 0.5 s"
+    assert "no broker answers at 127.0.0.1:1" in last
+
+
 @pytest.mark.parametrize("engine", ["mosquitto", "embedded"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_broker_answers_and_ends_when_it_is_told_to(

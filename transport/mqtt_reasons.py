@@ -58,6 +58,8 @@ def network_said(error: Exception, where: str) -> str:
                 f"the certificate of {where} is not trusted: {error.verify_message}; "
                 "set ca_file to the authority that signed it, and connect by a name that it contains"
             )
+        case ssl.SSLError() if "CERTIFICATE_REVOKED" in (getattr(error, "reason", None) or ""):
+            return f"the broker at {where} says that this certificate is revoked"
         case ssl.SSLError():
             detail = (getattr(error, "reason", None) or error.strerror or str(error)).lower().replace("_", " ")
             return f"TLS with {where} failed: {detail}; is it a TLS port, and does the broker accept this certificate?"

@@ -123,7 +123,10 @@ def _summary(out: Path, outcome: Outcome) -> list[str]:
     if not outcome.new and (outcome.bundles or outcome.revoked):
         lines.append(f"{out}/aggregator/device-keys goes to the aggregator's machine; it is read without a restart")
     if outcome.revoked:
-        lines.append(f"revoked: {_some(outcome.revoked)}; take {out}/aggregator/revoked to the aggregator's machine")
+        lines.append(
+            f"revoked: {_some(outcome.revoked)}; take {out}/aggregator/revoked to the aggregator's machine; what was in"
+            f" {out}/devices for them is deleted"
+        )
     if outcome.broker and not outcome.new:
         restart = "start it again" if "mosquitto.conf" in outcome.broker else "send it SIGHUP"
         lines.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -46,11 +47,14 @@ def run(options: argparse.Namespace) -> int:
     with Watch(settings, f"{settings.federation}-status-{os.urandom(4).hex()}") as watch:
         if options.client is not None:
             watch.ask(check_id(options.client, "client id"))
-        deadline = time.monotonic() + _CONNECT_SECONDS
+        deadline, said = time.monotonic() + _CONNECT_SECONDS, False
         while not watch.connected:
             if time.monotonic() > deadline:
                 raise TransportError(f"{settings.broker.url}: {watch.trouble or 'no answer'}")
             watch.poll(0.1)
+            if watch.trouble and not said:
+                print(f"fedmq status: {watch.trouble}; trying for {_CONNECT_SECONDS:g} s", file=sys.stderr, flush=True)
+                said = True
         # A federation at work is never quiet; what is retained has come when nothing is heard of for the first time.
         known, quiet_at = 0, time.monotonic() + _QUIET_SECONDS
         while time.monotonic() < min(quiet_at, deadline):

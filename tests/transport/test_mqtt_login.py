@@ -20,6 +20,7 @@ from fedmq.broker_config.child import start_child
 from fedmq.broker_config.mosquitto import find_mosquitto
 from fedmq.transport.link import Disconnected, Message, Refused
 from fedmq.transport.mqtt import MqttLink
+from fedmq.transport.mqtt_reasons import connection_said, network_said
 from fedmq.transport.mqtt_settings import MqttSettings
 from tests.brokers import PATIENCE, expect, fence, opened, read_packet, scripted_broker, subscribed
 
@@ -224,3 +225,19 @@ def test_plain_tcp_and_tls_do_not_mix_and_the_reasons_say_so(
     link = connect(MqttSettings(port=encrypted, connect_timeout_seconds=1.0))
     link.open()
     assert "is it an MQTT broker" in expect(link, Disconnected).reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("SSLV3_ALERT_CERTIFICATE_REVOKED", "the broker at b:1 says that this certificate is revoked"),
+        ("WRONG_VERSION_NUMBER", "TLS with b:1 failed: wrong version number; is it a TLS port"),
+        (None, "TLS with b:1 failed: the peer hung up; is it a TLS port"),
+    ],
+)
+def test_what_a_failed_handshake_means(reason: str | None, says: str) -> None:
+    error = ssl.SSLError(1, "the peer hung up")
+    if reason is not None:
+        error.reason = reason
+    assert network_said(error, "b:1").startswith(says)
+    assert connection_said(error, "b:1", accepted=True).startswith(says)
