@@ -10,6 +10,8 @@ from fedmq.schemas.messages import Metrics
 
 __all__ = ["Goal"]
 
+_WHERE = {"devices": "on devices with more than half of the test samples", "aggregator": "on the aggregator's own data"}
+
 
 class Goal(BaseModel):
     """`[aggregator.goal]`: whatever of these comes first ends the run; with none it goes on until it is stopped."""
@@ -47,6 +49,8 @@ class Goal(BaseModel):
     def __str__(self) -> str:
         parts = [f"{self.versions} versions"] if self.versions else []
         if self.target is not None:
-            parts.append(f"{self.metric} {'>=' if self.higher_is_better else '<='} {self.target:g} ({self.source})")
+            parts.append(
+                f"{self.metric} {'>=' if self.higher_is_better else '<='} {self.target:g} {_WHERE[self.source]}"
+            )
         parts += [f"{self.seconds:g} s"] if self.seconds else []
         return " or ".join(parts) or "until stopped"

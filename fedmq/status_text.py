@@ -51,7 +51,8 @@ def run_text(aggregator: AggregatorPresence | None, progress: Progress | None) -
     if progress.updates:
         yield f"{in_bytes(progress.uplink_bytes / progress.updates)} an update"
     if progress.devices is not None:
-        yield f"devices ({progress.devices.clients}): {measured(progress.devices.mean)}"
+        number = progress.devices.clients
+        yield f"mean of {number} {'device' if number == 1 else 'devices'}: {measured(progress.devices.mean)}"
     if progress.aggregator:
         yield f"aggregator's own, version {progress.aggregator_version}: {measured(progress.aggregator)}"
     for reason, count in progress.rejected.items():

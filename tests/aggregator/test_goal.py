@@ -45,8 +45,11 @@ def test_whatever_of_the_goal_comes_first_ends_the_run(
     [
         (Goal(), "until stopped"),
         (Goal(versions=100), "100 versions"),
-        (Goal(target=0.9, seconds=60), "accuracy >= 0.9 (devices) or 60 s"),
-        (Goal(target=0.1, metric="loss", higher_is_better=False, source="aggregator"), "loss <= 0.1 (aggregator)"),
+        (Goal(target=0.9, seconds=60), "accuracy >= 0.9 on devices with more than half of the test samples or 60 s"),
+        (
+            Goal(target=0.1, metric="loss", higher_is_better=False, source="aggregator"),
+            "loss <= 0.1 on the aggregator's own data",
+        ),
     ],
 )
 def test_a_goal_is_a_sentence(goal: Goal, sentence: str) -> None:
