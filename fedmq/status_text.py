@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
 
-__all__ = ["client_text", "clients_table", "in_bytes", "judged", "measured", "quarantined", "run_text"]
+__all__ = ["client_text", "clients_table", "failed", "in_bytes", "judged", "measured", "quarantined", "run_text"]
 
 _COUNTED = (
     "accepted, sent and received count from the start of a device's process; base is the version that it trained from"
@@ -78,6 +78,11 @@ def clients_table(clients: Mapping[str, ClientStatus]) -> Iterator[str]:
             figures = ("-",) * 5
         yield _row(name, status.state, "-" if status.state == "offline" else status.activity, *figures, status.detail)
     yield _COUNTED
+
+
+def failed(client_id: str, why: str) -> str:
+    """Whose training failed, and why, in one line: what torch says of a shape may have several."""
+    return f"{client_id}: {' '.join(why.split())}"
 
 
 def quarantined(one: Quarantined) -> str:

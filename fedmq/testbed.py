@@ -21,6 +21,7 @@ from fedmq.broker_config.child import start_child
 from fedmq.broker_config.start import start_broker
 from fedmq.schemas.errors import ConfigError, FedMQError
 from fedmq.settings import Settings, load_settings
+from fedmq.status_text import failed
 from fedmq.watch import Watch
 
 __all__ = ["Sample", "Testbed", "TestbedError"]
@@ -185,6 +186,17 @@ class Testbed:
         until = time.monotonic() + _LAST_WORD_SECONDS
         while any(s.state != "offline" for s in self.watch.clients.values()) and time.monotonic() < until:
             self.watch.poll(0.05)
+
+    def failing(self, accepted: int) -> list[str]:
+        """Lines about the clients whose last training failed, and one more if no update was accepted beside that."""
+        failing = self.watch.failing
+        lines = [failed(client_id, why) for client_id, why in sorted(failing.items())]
+        if lines and not accepted:
+            lines.append(
+                f"nothing was trained: no update was accepted, and {len(failing)} of {len(self.clients)} clients"
+                f" failed; logs: {self.folder}/logs"
+            )
+        return lines
 
     @property
     def run_folder(self) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from fedmq.status_text import in_bytes
+from fedmq.status_text import failed, in_bytes
 from fedmq.watch import Watch
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class View:
         self._live = None
         self._plain_at = float("-inf")
         self._plain = ""
+        self._failed: set[str] = set()  # as it was said
         if sys.stderr.isatty():
             try:
                 from rich.console import Console
@@ -74,7 +75,12 @@ class View:
         """Show what the watch has heard, `seconds` after the first weights; 0 while clients are still starting."""
         if self._live is not None:
             self._live.update(self._picture(watch, clients, seconds), refresh=True)
-        elif time.monotonic() >= self._plain_at + _PLAIN_INTERVAL:
+            return
+        for line in _failing(watch):
+            if line not in self._failed:  # it is tried again and again
+                self._failed.add(line)
+                print(f"{self._title}: {line}", file=sys.stderr, flush=True)
+        if time.monotonic() >= self._plain_at + _PLAIN_INTERVAL:
             news = self._news(watch, clients)
             if news != self._plain:  # the time alone is none
                 self._plain, self._plain_at = news, time.monotonic()
@@ -100,7 +106,8 @@ class View:
             parts.append(f"mean staleness {progress.mean_staleness:.1f}")
             parts.append(f"{in_bytes(progress.uplink_bytes / progress.updates)} an update")
         if progress.state == "training":  # at the end all leave, which looks like an accident
-            parts.append(f"{online} of {clients} clients")
+            failing = f", {len(watch.failing)} failing" if watch.failing else ""
+            parts.append(f"{online} of {clients} clients{failing}")
         return "  ".join(parts)
 
     def _measured(self, watch: Watch) -> tuple[str, float | None]:
@@ -144,6 +151,12 @@ class View:
         bar = ProgressBar(total=1.0, completed=min(1.0, max(0.0, done)))
         first = Text(self._line(watch, clients, seconds))
         parts: list[RenderableType] = [first, Text(""), table, Text("")]
+        if watch.failing:
+            parts += [*(Text(line, style="red") for line in _failing(watch)), Text("")]
         if watch.progress is not None:
             parts += [Text("" if value is None else f"{name} {value:.3f}{goal}"), bar]
         return Panel(Group(*parts), subtitle=self._footer or None, border_style="dim")
+
+
+def _failing(watch: Watch) -> list[str]:
+    return [failed(client_id, why) for client_id, why in sorted(watch.failing.items())]

@@ -29,6 +29,7 @@ class Watch:
         trouble: why not, for people.
         aggregator, progress: the last heard; None until then.
         clients: the last status of each client.
+        failing: clients whose last training failed, and why, as their statuses said it.
 
     """
 
@@ -38,6 +39,7 @@ class Watch:
         self.aggregator: AggregatorPresence | None = None
         self.progress: Progress | None = None
         self.clients: dict[str, ClientStatus] = {}
+        self.failing: dict[str, str] = {}
         self._topics = Topics(settings.federation)
         self._link: Link = mqtt_link(settings.broker, mqtt_client_id)
         self._keys = watch_keys(settings.signing)
@@ -162,4 +164,8 @@ class Watch:
                 # A last will says only that it went; what it did before is still of interest.
                 status = known.model_copy(update={"state": "offline"})
             self.clients[client_id] = status
+            if status.activity == "error":
+                self.failing[client_id] = status.detail
+            elif status.activity == "waiting":  # it has trained; one that tries again, or ends, has not
+                self.failing.pop(client_id, None)
         return True

@@ -438,6 +438,26 @@ def test_try_runs_a_small_task_to_its_end(engine: str) -> None:
         assert file.get_tensor("w").min() > 0
 
 
+@pytest.mark.parametrize(("bad", "code"), [(("client-1", "client-2"), 1), (("client-2",), 0)])
+def test_try_names_each_client_whose_training_fails_and_ends_with_1_if_nobody_trained(
+    bad: tuple[str, ...], code: int
+) -> None:
+    spoilt = f"train=(inputs / (client_id not in {bad}), targets)"
+    Path("task.py").write_text(TORCH_TASK.replace("train=(inputs, targets)", spoilt))
+    options = ["--clients", "2", "--pace", "0.05", "--seconds", "6", "--engine", "embedded", "--out", "tried"]
+    with fedmq("try", "task.py", *options) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, err
+    ended = [line for line in err.splitlines() if line.startswith("fedmq try: ")]
+    for name in ("client-1", "client-2"):
+        said = f"{name}: the training failed: the loss is NaN before training: look for NaN"
+        assert err.count(f"task.py: {said}") == (name in bad)
+        assert sum(line.startswith(f"fedmq try: {said}") for line in ended) == (name in bad)
+    nothing = "fedmq try: nothing was trained: no update was accepted, and 2 of 2 clients failed; logs: tried/logs"
+    assert ended[len(bad) :] == [nothing] * code
+    assert ("version 0, 0 updates" in out) == bool(code)
+
+
 def test_try_can_be_interrupted_and_shows_what_it_has_come_to() -> None:
     Path("task.py").write_text(TASK)
     save_file({"w": np.zeros(4, np.float32)}, "weights.safetensors")

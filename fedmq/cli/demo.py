@@ -92,7 +92,12 @@ def _demo(options: argparse.Namespace, folder: Path) -> int:
         print("training the same network centrally …", file=sys.stderr, flush=True)
         central = train_centrally(options.seed)
     _report(options, folder, results, central)
-    return 0 if complete else 130
+    for result in results:
+        for line in result.failing:
+            print(f"fedmq demo: {result.name}: {line}", file=sys.stderr)
+    if not complete:
+        return 130
+    return 1 if any(result.failing and not result.updates for result in results) else 0
 
 
 def _report(options: argparse.Namespace, folder: Path, results: list[Any], central: Any) -> None:

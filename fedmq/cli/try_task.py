@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -85,5 +86,8 @@ def run(options: argparse.Namespace) -> int:
     late = bed.watch.progress.mean_staleness if bed.watch.progress else 0.0
     if said := advice(losses, late, len(names), bed.loaded.aggregator):
         print(said)
-    print(f"model: {model}\nlogs: {folder}/logs")
-    return 0
+    print(f"model: {model}\nlogs: {folder}/logs", flush=True)
+    failing = bed.failing(result.figures["accepted"])
+    for line in failing:
+        print(f"fedmq try: {line}", file=sys.stderr)
+    return 1 if failing and not result.figures["accepted"] else 0

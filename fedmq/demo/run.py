@@ -57,6 +57,7 @@ class Result:
         interrupted: by Ctrl-C.
         stalenesses: of every accepted update, in versions.
         samples: how it went.
+        failing: lines about the clients whose training failed.
 
     """
 
@@ -74,6 +75,7 @@ class Result:
     folder: Path
     stalenesses: list[int] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    failing: list[str] = field(default_factory=list)
 
 
 def speed_factors(clients: list[str], fastest: float, slowest: float) -> dict[str, float]:
@@ -152,6 +154,7 @@ def run_federated(name: str, folder: Path, setup: Setup, tuned: Tuned, *, accura
         folder=folder,
         stalenesses=[update["staleness"] for record in run.history for update in record["updates"]],
         samples=bed.samples,
+        failing=bed.failing(accepted),
     )
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fedmq.demo.run import speed_factors
+from fedmq.cli import main
+from fedmq.demo import run as demo_run
+from fedmq.demo.run import Result, speed_factors
 
 KEYS = {
     *("accuracy", "accuracy_unseen", "central_accuracy", "sync_accuracy", "seconds", "seconds_to_target"),
@@ -114,6 +116,31 @@ def test_what_cannot_work_is_one_sentence_and_exit_code_2(tmp_path: Path, option
     assert running.returncode == 2
     assert says in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("updates", "code"), [(0, 1), (7, 0)])
+def test_whose_training_failed_is_named_at_the_end_and_it_is_exit_code_1_if_nobody_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], updates: int, code: int
+) -> None:
+    result = Result(
+        name="FedMQ fedbuff",
+        accuracy=0.0,
+        accuracy_unseen=0.0,
+        version=0,
+        updates=updates,
+        mean_staleness=0.0,
+        seconds=0.0,
+        seconds_to_target=None,
+        uplink_bytes=0,
+        downlink_bytes=0,
+        interrupted=False,
+        folder=tmp_path,
+        failing=["wearer-1: the training failed: KeyError: 4"],
+    )
+    monkeypatch.setattr(demo_run, "run_federated", lambda *_, **__: result)
+    assert main(["demo", "--out", str(tmp_path)]) == code
+    named = "fedmq demo: FedMQ fedbuff: wearer-1: the training failed: KeyError: 4"
+    assert capsys.readouterr().err.splitlines()[-1] == named
 
 
 def test_speeds_are_spread_evenly_in_ratio() -> None:
