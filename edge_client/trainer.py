@@ -19,6 +19,7 @@ from fedmq.tasks.bridge import layout_of, load_local, load_vector, local_state, 
 from fedmq.tasks.contract import Data, Task
 from fedmq.tasks.datasets import as_dataset, batches
 from fedmq.tasks.evaluation import evaluate, loss_of
+from fedmq.tasks.faults import doing
 from fedmq.tasks.metrics import checked
 
 __all__ = ["TorchTrainer", "train"]
@@ -105,8 +106,10 @@ class TorchTrainer:
         self._max_steps = max_steps
         self._jobs = 0
         with self._randomness():
-            self.model: torch.nn.Module = task.build_model()
-            self.data = task.load_data(client_id)
+            with doing("building the model"):
+                self.model: torch.nn.Module = task.build_model()
+            with doing(f"loading the data of {client_id!r}"):
+                self.data = task.load_data(client_id)
         if not isinstance(self.data, Data):
             found = type(self.data).__name__
             raise ConfigError(f"task {task.path}: load_data returned a {found}, expected fedmq.Data(train=…, test=…)")
@@ -136,13 +139,15 @@ class TorchTrainer:
         with self._randomness() as generator:
             evaluation = None
             if self.data.test is not None:
-                metrics, count = evaluate(self._task, self.model, self.data.test)
+                with doing("evaluating on the test data"):
+                    metrics, count = evaluate(self._task, self.model, self.data.test)
                 evaluation = Evaluation(num_samples=count, metrics=metrics)
-            if self._task.train is not None:
-                measured = self._task.train(self.model, self.data, plan) or {}
-            else:
-                data = f"load_data({self._client_id!r})"
-                measured = train(self.model, self.dataset, plan, loss_of(self._task), generator, data)
+            with doing("training"):
+                if self._task.train is not None:
+                    measured = self._task.train(self.model, self.data, plan) or {}
+                else:
+                    data = f"load_data({self._client_id!r})"
+                    measured = train(self.model, self.dataset, plan, loss_of(self._task), generator, data)
         update = update_vector(weights, to_vector(self.model, layout), layout)
         metrics = checked(measured, f"task {self._task.path}: what train() returned")
         return Outcome(update, self.num_samples, metrics, evaluation, local_state(self.model, layout))

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from fedmq.schemas.errors import ConfigError, FedMQError
 from fedmq.tasks.contract import Task
+from fedmq.tasks.faults import place_in, what_was_done
 
 __all__ = ["faults_of"]
 
 
 @contextmanager
 def faults_of(task: Task) -> Iterator[None]:
-    """Inside, every exception but our own becomes a ConfigError that says where in the task it arose."""
+    """Inside, every exception but our own becomes a ConfigError that says in what and where in the task it arose."""
     try:
         yield
     except (FedMQError, BrokenPipeError):
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in frames if Path(frame.filename).parent == task.path.parent]
-        where = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
+        done, where = what_was_done(error), place_in(task.path.parent, error)
         said = str(error).strip().split("\n")[0]
-        raise ConfigError(f"task {task.path}: {type(error).__name__}: {said}{where}") from error
+        failed = f" failed {done}" if done else ""
+        raise ConfigError(f"task {task.path}{failed}: {type(error).__name__}: {said}{where}") from error

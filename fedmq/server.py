@@ -48,6 +48,7 @@ from fedmq.session import AtWork, next_session
 from fedmq.settings import Settings, load_settings
 from fedmq.signed_link import SignedLink, signed_for_the_aggregator
 from fedmq.tasks.contract import Task
+from fedmq.tasks.faults import doing
 from fedmq.tasks.loader import load_task
 from fedmq.transport.link import Link, Will
 
@@ -279,8 +280,10 @@ def _evaluation_of(task: Task, layout: Layout) -> Evaluate:
     assert task.build_model is not None
     assert task.load_test_data is not None
     with faults_of(task):
-        model = task.build_model()
-        data = task.load_test_data()
+        with doing("building the model"):
+            model = task.build_model()
+        with doing("loading the test data"):
+            data = task.load_test_data()
 
     def measure(weights: Vector) -> Metrics:
         load_vector(model, layout, weights)

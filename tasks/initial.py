@@ -14,6 +14,7 @@ from fedmq.schemas.errors import ConfigError, ProtocolError
 from fedmq.schemas.layout import Entry, Layout, Vector
 from fedmq.schemas.plan import Plan
 from fedmq.tasks.contract import Task
+from fedmq.tasks.faults import doing
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,7 @@ def built_model(task: Task, seed: int) -> torch.nn.Module:
         raise ConfigError(
             "build_model() needs PyTorch: pip install 'fedmq[torch]', or give [aggregator] init"
         ) from error
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), doing("building the model"):
         torch.manual_seed(seed)
         model = task.build_model()
     if not isinstance(model, torch.nn.Module):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-import traceback
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fedmq.schemas.errors import ConfigError
 from fedmq.tasks.contract import Task
+from fedmq.tasks.faults import place_in
 
 __all__ = ["load_task", "task_from_functions"]
 
@@ -30,13 +31,21 @@ def load_task(path: str | Path) -> Task:
         raise ConfigError(
             f"task {file}: no such file; a task is a Python file with build_model() and load_data(client_id)"
         )
+    # Known under a name of its own, so that a task called json.py replaces nobody's json.
+    spec = importlib.util.spec_from_file_location(
+        f"fedmq_task_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}", file
+    )
+    if spec is None:
+        raise ConfigError(
+            f"task {file}: its name does not end in .py; a task is a Python file with build_model() and"
+            " load_data(client_id)"
+        )
     if str(file.parent) not in sys.path[:1]:
         sys.path.insert(0, str(file.parent))
     try:
-        # Known under a name of its own, so that a task called json.py replaces nobody's json.
-        module = _run(file, f"fedmq_task_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}")
+        module = _run(spec)
     except Exception as error:
-        raise ConfigError(f"task {file} cannot be loaded: {type(error).__name__}: {_described(error)}") from error
+        raise ConfigError(f"task {file} cannot be loaded: {type(error).__name__}: {_described(file, error)}") from error
     return task_from_functions(file, vars(module))
 
 
@@ -61,23 +70,20 @@ def task_from_functions(file: Path, names: dict[str, Any]) -> Task:
     return Task(path=file, version=version, **functions)
 
 
-def _described(error: Exception) -> str:
-    """What happened, and in which file and line."""
+def _described(file: Path, error: Exception) -> str:
+    """What happened, and in which file and line of the task's folder."""
     if isinstance(error, SyntaxError):
         return f"{error.msg} ({error.filename}:{error.lineno})"
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{error} ({last.filename}:{last.lineno})"
+    return f"{error}{place_in(file.parent, error)}"
 
 
-def _run(file: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ImportError("its name does not end in .py")
+def _run(spec: ModuleSpec) -> ModuleType:
+    assert spec.loader is not None  # it comes from a file
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses and worker processes look it up
+    sys.modules[spec.name] = module  # before it runs: dataclasses and worker processes look it up
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        del sys.modules[spec.name]
         raise
     return module

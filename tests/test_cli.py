@@ -152,7 +152,25 @@ def test_check_prints_what_a_device_will_need(capsys: pytest.CaptureFixture[str]
         ("build_model = 3", "build_model is a int, expected a function"),
         ("def build_model(): ...", "it has no load_data; define load_data(client_id)"),
         (TORCH_TASK.replace("fedmq.Data(train=", "dict(train="), "load_data returned a dict, expected fedmq.Data"),
+        (
+            TORCH_TASK.replace("torch.nn.MSELoss()", "lambda outputs, targets: 1 / 0"),
+            "broken.py failed while evaluating on the test data: ZeroDivisionError: division by zero (",
+        ),
         (TORCH_TASK.replace("torch.nn.MSELoss()", "lambda outputs, targets: 1 / 0"), "broken.py:13)"),
+        (
+            TORCH_TASK.replace(", test=(inputs, targets)", "")
+            .replace("MSELoss", "CrossEntropyLoss")
+            .replace("targets = inputs.sum(1, keepdim=True)", "targets = torch.full((20,), 4)"),
+            "broken.py failed while training: IndexError: Target 4 is out of bounds.",
+        ),
+        (
+            TORCH_TASK.replace("inputs = torch", "inputs = recordings"),
+            "broken.py failed while loading the data of 'client-1': NameError: name 'recordings' is not defined (",
+        ),
+        (
+            TORCH_TASK.replace("nn.Linear", "nn.Lineal"),
+            "broken.py failed while building the model: AttributeError: module 'torch.nn' has no attribute 'Lineal' (",
+        ),
         (TORCH_TASK.replace("(3, 1)", "(4, 1)"), "RuntimeError"),
         (
             TORCH_TASK.replace(".sum(1, keepdim=True)", ".sum(1)"),

@@ -122,5 +122,10 @@ def test_a_file_that_fails_leaves_no_half_module(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_python_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"its name does not end in \.py"):
-        load_task(task_file(tmp_path, WHOLE, "task.txt"))
+    path = task_file(tmp_path, WHOLE, "task.txt")
+    with pytest.raises(ConfigError) as caught:
+        load_task(path)
+    assert str(caught.value) == (
+        f"task {path}: its name does not end in .py; a task is a Python file with build_model() and"
+        " load_data(client_id)"
+    )
