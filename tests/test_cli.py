@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from fedmq.aggregator.export import read_run
 from fedmq.broker_config.start import RunningBroker
-from fedmq.cli import COMMANDS, main
+from fedmq.cli import COMMANDS, check, main
 from fedmq.settings import load_settings
 from tests.brokers import RunMosquitto
 from tests.system.processes import PATIENCE, TASK, until
@@ -136,11 +136,38 @@ def test_check_prints_what_a_device_will_need(capsys: pytest.CaptureFixture[str]
     assert said["data"] == "20 samples to train on, as dev-7"
     assert said["update"] == "8 bytes as float16: 2.0 times fewer than float32's 16"
     assert re.fullmatch(r"1 step: loss [\d.]{1,6}(e-\d+)?", said["training"])
+    seconds = r"[\d.,e-]{1,7} s"
+    least = r"( \(the least of \d runs\))?"
+    assert re.fullmatch(f"{seconds} for each epoch here, {seconds} for each update{least}", said["time"])
     assert said["broker"] == "not checked; --config FILE names it"
     Path("federation.toml").write_text('federation = "f"')
     assert main(["check", "task.py"]) == 0
     assert "broker     not checked; --config federation.toml names the one in this file\n" in capsys.readouterr().out
     assert set(said) >= {"test", "time", "memory"}
+
+
+@pytest.mark.parametrize(
+    ("lasts", "seconds", "runs"),
+    [
+        ([0.25, 0.0125, 0.125, 0.05, 0.5], 0.0125, 5),
+        ([0.5, 0.25, 0.5], 0.25, 3),
+        ([20.0], 20.0, 1),
+    ],
+)
+def test_check_takes_the_least_of_a_few_short_runs_for_the_time_of_a_training(
+    monkeypatch: pytest.MonkeyPatch, lasts: list[float], seconds: float, runs: int
+) -> None:
+    now, left = [0.0], iter(lasts)
+
+    def job() -> str:
+        now[0] += next(left)
+        return "trained"
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    result, least, count = check._timed(job)
+    assert (result, count) == ("trained", runs)
+    assert least == pytest.approx(seconds)
+    assert [check._rounded(number) for number in (0.01234, 1.234, 123.4)] == ["0.012", "1.2", "123"]
 
 
 @pytest.mark.parametrize(
