@@ -489,7 +489,7 @@ def test_try_names_each_client_whose_training_fails_and_ends_with_1_if_nobody_tr
 ) -> None:
     spoilt = f"train=(inputs / (client_id not in {bad}), targets)"
     Path("task.py").write_text(TORCH_TASK.replace("train=(inputs, targets)", spoilt))
-    options = ["--clients", "2", "--pace", "0.05", "--seconds", "6", "--engine", "embedded", "--out", "tried"]
+    options = ["--clients", "2", "--pace", "0.05", "--seconds", "15", "--engine", "embedded", "--out", "tried"]
     with fedmq("try", "task.py", *options) as process:
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
