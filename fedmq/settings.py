@@ -174,7 +174,8 @@ def _overrides(options: Sequence[str], environment: Mapping[str, str]) -> Iterat
     for name, text in sorted(environment.items()):
         if name.startswith(_PREFIX):
             key = tuple(name.removeprefix(_PREFIX).lower().split("__"))
-            if key[0] in Settings.model_fields:
+            # Other names are no settings, but a section is one, however it is mistyped.
+            if len(key) > 1 or key[0] in Settings.model_fields:
                 yield name, key, text
     for option in options:
         name, equals, text = option.partition("=")
@@ -207,6 +208,8 @@ def _sentence(problem: Any, origins: Mapping[tuple[str, ...], str], where: str) 
     if not source:
         # What is wrong with a section as a whole may come from one of the values that were set in it.
         inside = [origin for key, origin in origins.items() if location == key[: len(location)]]
+        if inside and problem["type"] == "extra_forbidden":
+            where = ""  # it was set, whatever the file has
         source = " with ".join(filter(None, (where, ", ".join(inside)))) if where or inside else "settings"
     key = ".".join(location) or "file"
     if source == f"--set {key}":

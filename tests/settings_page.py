@@ -24,8 +24,8 @@ Every key of `federation.toml`, with its default. Beside the sections there are 
 topic prefix and has to be there, and `task`, the path of the task file. Relative paths count from the file's folder.
 
 Any key can be overridden: `--set plan.learning_rate=0.01`, or `FEDMQ_PLAN__LEARNING_RATE=0.01` in the environment. A
-key that does not exist, or a value of another type, is an error that names it. Aggregator and devices may read the same
-file: each uses what concerns it, and a login that differs from device to device goes into the environment
+section or key that does not exist, or a value of another type, is an error that names it. Aggregator and devices may
+read the same file: each uses what concerns it, and a login that differs from device to device goes into the environment
 (`FEDMQ_BROKER__USERNAME`).
 
 This page is written by `python -m tests.settings_page`, and a test compares.

@@ -153,6 +153,7 @@ def test_an_override_that_cannot_work_is_named_by_where_it_came_from() -> None:
     assert mistakes(text, environment={"FEDMQ_PLAN__BATCH_SIZE": "0"}) == [
         "FEDMQ_PLAN__BATCH_SIZE: plan.batch_size: found 0, expected: greater than or equal to 1"
     ]
+    assert mistakes(text, "pln.learning_rate=1") == ["--set pln.learning_rate: pln: unknown key; did you mean 'plan'?"]
     wrong = "aggregator: strategy 'fedavgg': expected one of "
     (found,) = mistakes(text, "aggregator.strategy=fedavgg")
     assert found.startswith(f"{Path('federation.toml').resolve()} with --set aggregator.strategy: {wrong}")
@@ -162,6 +163,28 @@ def test_an_override_that_cannot_work_is_named_by_where_it_came_from() -> None:
         "--set learning_rate: expected KEY=VALUE, such as plan.learning_rate=0.1"
     ]
     assert mistakes(text, "federation.x=3") == ["--set federation.x: 'federation' is a value, not a section"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake"),
+    [
+        ("FEDMQ_PLN__LEARNING_RATE", "pln: unknown key; did you mean 'plan'?"),
+        ("FEDMQ_BROKR__USERNAME", "brokr: unknown key; did you mean 'broker'?"),
+        ("FEDMQ_CLIENT__PACE", "client: unknown key; did you mean 'device'?"),
+        ("FEDMQ_AGGREGATOR__GAOL__VERSIONS", "aggregator.gaol: unknown key; did you mean 'goal'?"),
+        (
+            "FEDMQ_XYZZY__X",
+            "xyzzy: unknown key; known are federation, task, broker, plan, aggregator, device, signing",
+        ),
+    ],
+)
+def test_a_section_that_does_not_exist_is_a_mistake_in_the_environment_too(name: str, mistake: str) -> None:
+    assert mistakes('federation = "a"', environment={name: "hunter2"}) == [f"{name}: {mistake}"]
+
+
+def test_other_names_in_the_environment_are_no_settings() -> None:
+    environment = {"FEDMQ_CRASH_AT": "committed:1", "FEDMQ_CRASH_LOG": "log", "FEDMQ_FEDERATION": "b"}
+    assert load_settings(written('federation = "a"'), environment=environment).federation == "b"
 
 
 def test_paths_count_from_the_files_folder_and_those_of_options_from_the_present_one(tmp_path: Path) -> None:
@@ -232,6 +255,28 @@ def test_on_the_command_line_mistakes_are_exit_code_2_and_no_traceback(
     assert len(said.splitlines()) == 2
     assert all(line.startswith(f"fedmq {command[0]}: ") for line in said.splitlines())
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["aggregator"],
+        ["client", "--client-id", "a"],
+        ["status"],
+        ["stop"],
+        ["release", "a"],
+        ["export"],
+        ["check", "t"],
+    ],
+)
+def test_on_the_command_line_a_section_that_does_not_exist_is_an_error(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written('federation = "a"')
+    monkeypatch.setenv("FEDMQ_BROKR__USERNAME", "x")
+    assert main(command) == 2
+    said = "FEDMQ_BROKR__USERNAME: brokr: unknown key; did you mean 'broker'?"
+    assert capsys.readouterr().err == f"fedmq {command[0]}: {said}\n"
 
 
 def test_on_the_command_line_a_federation_has_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
