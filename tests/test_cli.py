@@ -465,6 +465,27 @@ def test_stop_and_export_say_where_they_found_nothing(capsys: pytest.CaptureFixt
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "mistakes"),
+    [
+        (["--out", "model.pt"], ["--out model.pt: it writes *.safetensors or *.npz; choose such a name"]),
+        (["--out", "model"], ["--out model: it writes *.safetensors or *.npz; choose such a name"]),
+        (
+            ["--out", "model.npz", "--history", "h.csv", "--report", "r.jpg"],
+            [
+                "--history h.csv: it writes *.jsonl; choose such a name",
+                "--report r.jpg: it writes *.png; choose such a name",
+            ],
+        ),
+    ],
+)
+def test_export_refuses_a_name_that_promises_what_it_does_not_write(
+    arguments: list[str], mistakes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "--federation", "f", *arguments]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"fedmq export: {mistake}" for mistake in mistakes]
+
+
 @pytest.mark.parametrize("engine", ["auto", "embedded"])
 def test_try_runs_a_small_task_to_its_end(engine: str) -> None:
     Path("task.py").write_text(TASK)

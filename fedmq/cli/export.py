@@ -17,12 +17,13 @@ import numpy as np
 
 from fedmq.aggregator.export import Run, history_file, model_file, read_run
 from fedmq.cli.options import add_settings, settings_of
-from fedmq.schemas.errors import StoreError
+from fedmq.schemas.errors import ConfigError, StoreError
 from fedmq.tasks.initial import STATISTICS_KEY
 
 EXAMPLE = "fedmq export --config federation.toml --history history.jsonl --report report.png"
 
 _WEIGHTS = Path("model.safetensors")
+_WRITTEN = {"out": (".safetensors", ".npz"), "history": (".jsonl",), "report": (".png",)}  # by option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help=f"the weights; *.npz writes numpy's format (default: {_WEIGHTS}, if nothing else is asked for)",
+        help="the weights, *.safetensors, or *.npz: numpy's format "
+        f"(default: {_WEIGHTS}, if nothing else is asked for)",
     )
     parser.add_argument("--history", type=Path, metavar="FILE", help="the history, *.jsonl")
     parser.add_argument("--report", type=Path, metavar="FILE", help="a picture, *.png; needs matplotlib")
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it."""
+    _check_names(options)
     run = read_run(options.folder or settings_of(options).run_folder)
     out = options.out or (None if options.history or options.report else _WEIGHTS)
     if out is not None:
@@ -57,8 +60,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_names(options: argparse.Namespace) -> None:
+    """Before anything is written. Raises ConfigError: a file's name promises what is not written here."""
+    wrong = []
+    for option, suffixes in _WRITTEN.items():
+        path: Path | None = getattr(options, option)
+        if path is not None and path.suffix.lower() not in suffixes:
+            names = " or ".join(f"*{suffix}" for suffix in suffixes)
+            wrong.append(f"--{option} {path}: it writes {names}; choose such a name")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
 def _weights(run: Run, out: Path, file: IO[bytes]) -> None:
-    if out.suffix == ".npz":
+    if out.suffix.lower() == ".npz":
         np.savez(file, allow_pickle=False, **run.arrays())
     else:
         file.write(model_file(run, STATISTICS_KEY))

@@ -26,14 +26,14 @@ def load_data(client_id):
 """
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.npz"])
+@pytest.mark.parametrize("name", ["model.safetensors", "model.npz", "model.NPZ"])
 def test_export_writes_the_newest_weights_while_the_aggregator_works(at_work: Federation, name: str) -> None:
     out = at_work.folder / name
     at_work.refresh()
     before = at_work.version
     done = at_work.command("export", "--out", str(out))
     assert done.returncode == 0, done.stderr
-    if out.suffix == ".npz":
+    if out.suffix.lower() == ".npz":
         with np.load(out, allow_pickle=False) as arrays:
             weights = arrays["w"]
             assert arrays.files == ["w"]
@@ -45,6 +45,14 @@ def test_export_writes_the_newest_weights_while_the_aggregator_works(at_work: Fe
     assert weights.shape == (4,)
     assert weights.min() > 0  # whoever trained added something
     assert not list(at_work.folder.glob("*.part"))
+
+
+def test_a_name_that_promises_another_format_is_refused_before_anything_is_written(at_work: Federation) -> None:
+    names = [str(at_work.folder / name) for name in ("first.npz", "first.jsonl", "first.jpg")]
+    done = at_work.command("export", "--out", names[0], "--history", names[1], "--report", names[2])
+    assert done.returncode == 2
+    assert f"--report {names[2]}: it writes *.png; choose such a name" in done.stderr
+    assert not list(at_work.folder.glob("first.*"))
 
 
 def test_what_was_exported_loads_into_the_model_and_begins_another_run(fed: Federation) -> None:
