@@ -10,13 +10,17 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fedmq.edge_client.amounts import in_words, of
+from fedmq.edge_client.amounts import beyond
 
-__all__ = ["Allowance", "Budget", "Shortage", "Spent", "too_small"]
+__all__ = ["OFFER_BYTES", "Allowance", "Budget", "Shortage", "Spent", "body_bytes", "too_small"]
+
+OFFER_BYTES = 1024
+"""Of an offer or a head beside its body, about."""
 
 _DAY_SECONDS = 86_400
 _STEPS = 64  # of a budget: so often at most what is spent goes to the disk, and a kill forgets no more than one
 _LEAST_STEP = 1024
+_PART_BYTES = 256  # of a part beside its bytes, about: header, signature, topic, and what was said to have it come
 _WHAT = {"uplink": "an update", "downlink": "a model"}
 _CODEC = {"uplink": "plan.codec", "downlink": "aggregator.snapshot_codec"}
 
@@ -105,9 +109,10 @@ class Budget:
         if said := too_small(limit, shortage):
             return said
         used = self.spent.uplink if shortage.direction == "uplink" else self.spent.downlink
+        used_of_limit, needed = beyond(used, shortage.needed, limit)
         return (
-            f"{of(used, limit)} of daily_{shortage.direction} used today, {_WHAT[shortage.direction]} takes "
-            f"{in_words(shortage.needed, limit)}; this device goes on after 00:00 UTC"
+            f"{used_of_limit} of daily_{shortage.direction} used today, {_WHAT[shortage.direction]} takes {needed}; "
+            "this device goes on after 00:00 UTC"
         )
 
     def never(self, shortage: Shortage) -> str:
@@ -122,6 +127,13 @@ class Budget:
             return None
         self._kept = new
         return new
+
+
+def body_bytes(size: int, part_bytes: int | None) -> int:
+    """About what a body of this size takes on a link: in parts of so many bytes if it has more."""
+    if part_bytes is None or size <= part_bytes:
+        return size
+    return size + -(-size // part_bytes) * _PART_BYTES
 
 
 def too_small(limit: int | None, shortage: Shortage) -> str:

@@ -18,8 +18,8 @@ from fedmq.edge_client.actions import (
     Stop,
     Train,
 )
-from fedmq.edge_client.budget import Allowance, Shortage
-from fedmq.edge_client.offers import OFFER_BYTES, Offers, morning
+from fedmq.edge_client.budget import OFFER_BYTES, Allowance, Shortage, body_bytes
+from fedmq.edge_client.offers import Offers, morning
 from fedmq.edge_client.turned_away import REVOKED
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Progress, Reply, UpdateId
 from fedmq.schemas.plan import Plan
@@ -127,9 +127,10 @@ class ClientCore:
         newest = self._head
         return head.state != "finished" and (newest is None or newest.run != head.run or head.version > newest.version)
 
-    def affords(self, head: Head) -> bool:
-        """Whether these weights may still be taken today."""
-        return self.allowance.suffices(downlink=head.size)
+    def lacks(self, head: Head) -> Shortage | None:
+        """What of today's bytes does not suffice for taking these weights, whose head is here; None if all does."""
+        needed = body_bytes(head.size, head.part_bytes)
+        return None if self.allowance.suffices(downlink=needed) else Shortage("downlink", needed)
 
     def head(self, head: Head, fits: bool | None, now: float) -> list[Action]:
         """A snapshot is there.
@@ -273,11 +274,14 @@ class ClientCore:
 
     def _shortage(self) -> Shortage | None:
         """What is left does not suffice for this, another model and its update; None if it does."""
-        update = self._update_bytes + OFFER_BYTES
-        model = (self._head.size if self._head else 0) + OFFER_BYTES
+        update = self._update_needs()
+        model = (body_bytes(self._head.size, self._head.part_bytes) if self._head else 0) + OFFER_BYTES
         if not self.allowance.suffices(uplink=update):
             return Shortage("uplink", update)
         return None if self.allowance.suffices(downlink=model) else Shortage("downlink", model)
+
+    def _update_needs(self) -> int:
+        return body_bytes(self._update_bytes, self.offers.part_bytes) + OFFER_BYTES
 
     def _reached(self) -> bool:
         return self._connected and self._aggregator is not None
@@ -301,7 +305,7 @@ class ClientCore:
         self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
 
     def _start(self, head: Head) -> list[Action]:
-        if not self.allowance.suffices(uplink=self._update_bytes + OFFER_BYTES):
+        if not self.allowance.suffices(uplink=self._update_needs()):
             return []  # the next tick pauses; a shortage for another model does not matter, this one is here
         self.training = head
         self._retrain_at = self._hold = None

@@ -6,7 +6,6 @@ import hashlib
 import logging
 
 from fedmq.edge_client.actions import Action, Stop
-from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.training import Training
@@ -59,8 +58,8 @@ class Intake:
             actions = self._core.head(head, None if layout is None else layout.digest == head.layout, now)
             self._unfitting = (head, body)
         elif self._core.wants(head) and not self._fetch.is_of(head):
-            if not self._core.affords(head):
-                return self._core.pause(Shortage("downlink", head.size))
+            if shortage := self._core.lacks(head):
+                return self._core.pause(shortage)
             most_bytes = 4 * layout.size + _SLACK_BYTES
             if head.part_bytes is None or head.size > most_bytes:
                 raise ProtocolError("malformed", f"a head of {head.size} bytes in parts of {head.part_bytes}")

@@ -10,15 +10,12 @@ import random
 from dataclasses import dataclass
 
 from fedmq.edge_client.actions import Action, Delete, Renew, SendOffer, SendPart
-from fedmq.edge_client.budget import Allowance
+from fedmq.edge_client.budget import OFFER_BYTES, Allowance
 from fedmq.edge_client.upload import Upload
 from fedmq.schemas.messages import Missing, Offer, Receipt, Reply, UpdateId
 from fedmq.schemas.parts import GRAIN
 
-__all__ = ["OFFER_BYTES", "Offers", "morning"]
-
-OFFER_BYTES = 1024
-"""Of an offer beside its body, about."""
+__all__ = ["Offers", "morning"]
 
 _OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled each time
 _OFFER_LONGEST = 120.0

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 
 from fedmq.edge_client.amounts import of
-from fedmq.edge_client.budget import Shortage
+from fedmq.edge_client.budget import OFFER_BYTES, Shortage, body_bytes
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.estimate import update_bytes
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.meter import Meter
-from fedmq.edge_client.offers import OFFER_BYTES
 from fedmq.edge_client.shown import Shown
 from fedmq.schemas.layout import Layout
 from fedmq.schemas.messages import Head
@@ -82,7 +81,7 @@ class Remarks:
         if self._foreseen:
             return
         self._foreseen = True
-        needed = update_bytes(layout, head.plan) + OFFER_BYTES
+        needed = body_bytes(update_bytes(layout, head.plan), self._core.offers.part_bytes) + OFFER_BYTES
         if said := self._meter.never(Shortage("uplink", needed)):
             log.warning("budget too small client=%s detail=%r", self._client_id, said)
             self._shown.say(detail=said)

@@ -231,11 +231,13 @@ def test_check_names_what_is_wrong_with_a_task_and_ends_with_2(
 def test_check_says_what_a_day_has_room_for_and_ends_with_2_where_that_is_nothing(
     daily: str, codec: str, mistake: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    size = 4 * (3 * 10_000 + 10_000 + 10_000 + 1) + 1024
+    size = 4 * (3 * 10_000 + 10_000 + 10_000 + 1) + 2 * 256 + 1024  # in two parts
     task = ["check", "task.py", "--set", codec, "--set", "plan.zstd=false"]
     Path("task.py").write_text(LARGE_TORCH_TASK.replace("5000", "10000"))
     assert main([*task, "--set", f"device.{daily}={3 * size}"]) == 0
     assert f"budget     {daily} carries 3 " in capsys.readouterr().out
+    assert main([*task, "--set", f"device.{daily}={3 * size - 1}"]) == 0
+    assert f"budget     {daily} carries 2 " in capsys.readouterr().out
     assert main([*task, "--set", f"device.{daily}={size - 1}"]) == 2
     said = capsys.readouterr().err
     assert said == f"fedmq check: device.{daily} is {size - 1} bytes, {mistake.format(size)}\n"

@@ -20,12 +20,12 @@ import numpy as np
 from fedmq.blame import faults_of
 from fedmq.cli.check_broker import check_broker
 from fedmq.cli.options import FILE, add_settings, settings_of
-from fedmq.edge_client.budget import Shortage, too_small
+from fedmq.edge_client.budget import OFFER_BYTES, Shortage, body_bytes, too_small
 from fedmq.edge_client.config import DeviceSettings
 from fedmq.edge_client.feedback import encoded
-from fedmq.edge_client.offers import OFFER_BYTES
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.parts import HEADER_BYTES, part_bytes
 from fedmq.settings import Settings
 from fedmq.status_text import measured
 from fedmq.tasks.contract import Task
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     client_id = settings.device_id(options.client_id or settings.device.client_id or "client-1")
     sizes = _check_task(options.task, client_id, settings)
-    _check_budget(settings.device, sizes)
+    _check_budget(settings.device, sizes, part_bytes(settings.broker.data_bytes + HEADER_BYTES))
     if with_broker:
         check_broker(settings, client_id, sizes.update if sizes else 0)
     else:
@@ -71,8 +71,8 @@ class _Sizes(NamedTuple):
     model: int
 
 
-def _check_budget(device: DeviceSettings, sizes: _Sizes | None) -> None:
-    """Say what a day's bytes have room for.
+def _check_budget(device: DeviceSettings, sizes: _Sizes | None, part: int) -> None:
+    """Say what a day's bytes have room for, where what is larger than a part goes in parts; a device reckons the same.
 
     Raises:
         ConfigError: not even for one update, or for one model.
@@ -82,8 +82,8 @@ def _check_budget(device: DeviceSettings, sizes: _Sizes | None) -> None:
         if device.daily_uplink is not None or device.daily_downlink is not None:
             print("budget     not checked: the size of an update and of a model is not known here")
         return
-    updates = (device.daily_uplink, Shortage("uplink", sizes.update + OFFER_BYTES), "updates")
-    models = (device.daily_downlink, Shortage("downlink", sizes.model + OFFER_BYTES), "models")
+    updates = (device.daily_uplink, Shortage("uplink", body_bytes(sizes.update, part) + OFFER_BYTES), "updates")
+    models = (device.daily_downlink, Shortage("downlink", body_bytes(sizes.model, part) + OFFER_BYTES), "models")
     wrong = []
     for limit, needed, what in (updates, models):
         if said := too_small(limit, needed):

@@ -169,9 +169,49 @@ def test_a_model_that_today_has_no_room_for_is_not_subscribed_to() -> None:
     assert core.paused == Shortage("downlink", 41_024)
     core.disconnected()
     assert Follow(True) not in core.connected(5.0)
-    assert not core.affords(with_size(20_000, 2))
+    assert core.lacks(with_size(20_000, 2)) == Shortage("downlink", 20_000)
     allowed(core, downlink=60_000, until=1000.0 + DAY)
     assert Follow(True) in core.tick(1600.0)
+
+
+def test_what_comes_or_goes_in_parts_takes_more_than_its_bytes() -> None:
+    model = with_size(24_990_000).model_copy(update={"slot": 0, "part_bytes": 122_880})
+    core = ClientCore("e" * 32, random.Random(0), [])
+    core.connected(0.0)
+    core.presence(online(), 0.0)
+    allowed(core, downlink=50_000_000)
+    assert core.lacks(model) is None
+    assert Train(model) in core.head(model, True, 0.1)
+    allowed(core, downlink=50_000_000 - 25_005_000)  # as much as its bytes, and not enough for what is around its parts
+    needed = 24_990_000 + 204 * 256
+    assert core.lacks(model) == Shortage("downlink", needed)
+    core.trained(offer(0), [], 0.2)
+    assert core.paused == Shortage("downlink", needed + 1024)
+    core = connected_core(offer(0, size=100_000))
+    core.offers.part_bytes = 4096
+    allowed(core, uplink=105_000)
+    core.tick(0.1)
+    assert core.paused == Shortage("uplink", 100_000 + 25 * 256 + 1024)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "needed", "said"),
+    [
+        (50_000_000, 25_005_000, 24_996_000, "25.005 of 50 MB of daily_downlink used today, a model takes 24.996 MB;"),
+        (
+            50_000_000,
+            25_000_001,
+            25_000_000,
+            "25.000001 of 50 MB of daily_downlink used today, a model takes 25.000000 MB;",
+        ),
+        (2_005_000, 1_003_000, 1_003_000, "1.003 of 2.005 MB of daily_downlink used today, a model takes 1.003 MB;"),
+        (12_345_678, 12_000_000, 400_000, "12.0 of 12.3 MB of daily_downlink used today, a model takes 0.4 MB;"),
+        (900, 500, 401, "500 of 900 B of daily_downlink used today, a model takes 401 B;"),
+    ],
+)
+def test_a_sentence_of_a_pause_has_the_digits_that_show_why(limit: int, used: int, needed: int, said: str) -> None:
+    budget = Budget(None, limit, Spent(20_000, 0, used))
+    assert budget.sentence(Shortage("downlink", needed)).startswith(said)
 
 
 def test_a_budget_that_never_suffices_is_said_to_and_what_suffices_tomorrow_too() -> None:
@@ -235,7 +275,9 @@ def test_a_device_rests_when_its_day_is_spent_says_so_and_goes_on_the_next_day()
         version += 1
     assert device.sent <= 4000
     assert 1 <= device.service.accepted < version + 1
-    assert "of 4 kB of daily_uplink used today, an update takes 1.0 kB; this device goes on" in device.service.complaint
+    assert (
+        "of 4 kB of daily_uplink used today, an update takes 1.04 kB; this device goes on" in device.service.complaint
+    )
     rested, trained = device.sent, len(device.weights)
     device.snapshot(version)
     device.wait(30_000.0)
