@@ -127,8 +127,15 @@ class ClientCore:
         newest = self._head
         return head.state != "finished" and (newest is None or newest.run != head.run or head.version > newest.version)
 
+    def foresee(self, size: int) -> None:
+        """The next update takes so many bytes, whatever is in it."""
+        self._update_bytes = size
+
     def lacks(self, head: Head) -> Shortage | None:
-        """What of today's bytes does not suffice for taking these weights, whose head is here; None if all does."""
+        """What of today's bytes does not suffice for these weights, whose head is here, and an update; else None."""
+        update = self._update_needs()
+        if not self.allowance.suffices(uplink=update):
+            return Shortage("uplink", update)
         needed = body_bytes(head.size, head.part_bytes)
         return None if self.allowance.suffices(downlink=needed) else Shortage("downlink", needed)
 

@@ -7,6 +7,7 @@ import logging
 
 from fedmq.edge_client.actions import Action, Stop
 from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.estimate import known_bytes
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.training import Training
 from fedmq.schemas.errors import ConfigError, ProtocolError
@@ -58,6 +59,7 @@ class Intake:
             actions = self._core.head(head, None if layout is None else layout.digest == head.layout, now)
             self._unfitting = (head, body)
         elif self._core.wants(head) and not self._fetch.is_of(head):
+            self._foresee(head, layout)
             if shortage := self._core.lacks(head):
                 return self._core.pause(shortage)
             most_bytes = 4 * layout.size + _SLACK_BYTES
@@ -108,6 +110,8 @@ class Intake:
         except ConfigError as error:
             return [Stop(2, str(error))]
         fits = None if layout is None else layout.digest == head.layout
+        if fits and layout is not None:
+            self._foresee(head, layout)
         actions = self._core.head(head, fits, now)
         # Weights stay only beside the head that they came with: the core ignores an old head, and any while it trains.
         if layout is not None and self._core.newest is head:
@@ -115,3 +119,8 @@ class Intake:
         elif not fits:
             self._unfitting = (head, body)
         return actions
+
+    def _foresee(self, head: Head, layout: Layout) -> None:
+        """Say what an update will take, where that is known before there is one, and counts."""
+        if self._core.allowance.uplink is not None and (size := known_bytes(layout, head.plan)) is not None:
+            self._core.foresee(size)

@@ -77,6 +77,7 @@ class Remarks:
         """A training begins: before the first one, say if no day has room for what it will make.
 
         It is an estimate: what zstd makes of the update is known when there is one, and then this device rests or not.
+        Where the size is known before, no training begins that makes too much.
         """
         if self._foreseen:
             return

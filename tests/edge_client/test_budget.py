@@ -11,7 +11,7 @@ import pytest
 from fedmq.edge_client.actions import Action, Follow, SendPart, Stop, Train
 from fedmq.edge_client.budget import Allowance, Budget, Shortage, Spent
 from fedmq.edge_client.core import ClientCore
-from fedmq.edge_client.estimate import update_bytes
+from fedmq.edge_client.estimate import known_bytes, update_bytes
 from fedmq.edge_client.feedback import encoded
 from fedmq.edge_client.outbox import Outbox
 from fedmq.schemas.codecs import CODECS
@@ -245,6 +245,51 @@ def test_a_day_that_never_suffices_is_said_before_the_first_training_and_the_dev
     assert device.service.paused is not None
     assert device.service.complaint.startswith(said)
     device.outbox.close()
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_nothing_is_taken_or_trained_whose_update_is_known_to_be_too_large(
+    monkeypatch: pytest.MonkeyPatch, in_parts: bool
+) -> None:
+    monkeypatch.setattr(test_service, "LAYOUT", Layout((Entry("w", (10_240,)),)))
+    device = Device(daily_uplink=40_000)
+    device.plan = Plan(codec="float32", zstd=False)
+    if in_parts:
+        device.announce(0, parts=10)
+    else:
+        device.snapshot(0)
+    device.wait(1.0)
+    device.finish_job(if_any=True)
+    assert device.weights == []
+    assert device.outbox.pending() == []
+    assert device.service.paused == Shortage("uplink", 40_960 + 1024)
+    assert device.service.complaint == (
+        "device.daily_uplink is 40000 bytes, an update takes 41984: allow more, or choose another plan.codec"
+    )
+    assert device.service._fetch.receiving() is None
+    device.outbox.close()
+
+
+def test_what_is_known_of_one_plan_does_not_hold_for_the_next() -> None:
+    device = Device(daily_uplink=4000)
+    device.service._core.foresee(5000)
+    device.plan = Plan(codec="int8", zstd=False)
+    device.snapshot(0)
+    device.wait(0.1)
+    assert device.service.status.activity == "training"
+    device.outbox.close()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("parameters", [0, 1, 4097, 1 << 18, (1 << 18) + 7, (3 << 18) + 4099])
+def test_without_zstd_the_size_of_an_update_is_known_to_the_byte(codec: str, parameters: int) -> None:
+    entries = [Entry("w", (parameters,))] if parameters else []
+    layout = Layout.of([*entries, Entry("s", (3,), kind="statistic")])
+    plan = Plan(codec=codec, zstd=False)
+    update = np.random.default_rng(7).standard_normal(layout.size, np.float32)
+    real = len(encoded(update, layout, RUN, plan, None, seed=1).body)
+    assert known_bytes(layout, plan) == (None if codec == "top_k" else real)
+    assert known_bytes(layout, Plan(codec=codec)) is None
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -67,6 +67,7 @@ class Device:
     Attributes:
         weights: what each training began with.
         offers: those that arrived.
+        plan: of what is published.
 
     """
 
@@ -75,6 +76,7 @@ class Device:
         self.outbox = Outbox(None)
         self.weights: list[float] = []
         self.offers: list[Offer] = []
+        self.plan = Plan()
         self._jobs = JobsByHand()
         self._link = self.broker.link("dev")
         self._aggregator = self.broker.link("aggregator")
@@ -113,14 +115,20 @@ class Device:
         body = np.full(LAYOUT.size, version, "<f4").tobytes()
         digest = hashlib.sha256(body).hexdigest()
         head = Head(
-            run=RUN, version=version, plan=Plan(), layout=LAYOUT.digest, codec="float32", size=len(body), digest=digest
+            run=RUN,
+            version=version,
+            plan=self.plan,
+            layout=LAYOUT.digest,
+            codec="float32",
+            size=len(body),
+            digest=digest,
         )
         self.say(TOPICS.model, encode(head, body))
 
     def announce(self, version: int, parts: int) -> None:
         """Publish the head of a model in parts of 4,096 bytes; `part` publishes one of them."""
         head = Head(
-            run=RUN, version=version, plan=Plan(), layout=LAYOUT.digest, codec="float32", size=4096 * parts,
+            run=RUN, version=version, plan=self.plan, layout=LAYOUT.digest, codec="float32", size=4096 * parts,
             digest=DIGEST, slot=0, part_bytes=4096,
         )  # fmt: skip
         self.say(TOPICS.model, encode(head))
