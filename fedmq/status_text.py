@@ -39,7 +39,7 @@ def run_text(aggregator: AggregatorPresence | None, progress: Progress | None) -
     if progress is None:
         return
     # What an aggregator that is gone has said of its present is over.
-    state = "when it went" if gone and progress.state == "training" else progress.state
+    state = "when last shown" if gone and progress.state == "training" else progress.state
     rate = "" if gone else f" ({progress.updates_per_second:.2f}/s)"
     yield (
         f"version {progress.version}, {state}, {progress.updates} updates{rate},"

@@ -79,7 +79,7 @@ def test_what_an_aggregator_said_of_its_present_is_over_when_it_is_offline() -> 
     )
     assert each == "100 B an update"
     _, line, _ = run_text(presence.model_copy(update={"state": "offline"}), PROGRESS)
-    assert line.startswith("version 45, when it went, 90 updates, mean staleness 1.50, fedbuff, K = 2, goal: until")
+    assert line.startswith("version 45, when last shown, 90 updates, mean staleness 1.50, fedbuff, K = 2, goal: until")
     _, line, _ = run_text(
         presence.model_copy(update={"state": "offline"}), PROGRESS.model_copy(update={"state": "finished"})
     )
