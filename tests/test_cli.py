@@ -97,20 +97,26 @@ def test_the_help_says_what_is_taken_where_nothing_is_given(name: str, capsys: p
     assert name != "export" or "numpy's format (default: model.safetensors, if nothing" in said
 
 
-def test_without_a_command_it_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["--help"]):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 0
-        said = capsys.readouterr().out
-        for name, (_, what) in COMMANDS.items():
-            assert f"  {name} " in said
-            assert what in said
+def test_its_help_says_which_commands_there_are_and_without_one_that_is_a_mistake(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for name, (_, what) in COMMANDS.items():
+        assert f"  {name} " in said
+        assert what in said
+    assert main([]) == 2
+    assert capsys.readouterr() == ("", said)
 
 
 def test_an_unknown_command_or_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
-        (["statuss"], "invalid choice: 'statuss'"),
+        (["agregator"], "fedmq: error: unknown command 'agregator'; did you mean 'aggregator'?"),
+        (["Status", "--now"], "unknown command 'Status'; did you mean 'status'?"),
+        (["xyzzy"], "unknown command 'xyzzy'; known are demo, try, check, "),
+        (["--now"], "the following arguments are required: COMMAND"),
         (["stop", "--now"], "unrecognized arguments: --now"),
         (["check"], "the following arguments are required: task"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -32,8 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code: 0 done, 1 it went wrong, 2 a setting or an argument is wrong."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
-    if not arguments or arguments[0] not in COMMANDS:
-        parser.parse_args(arguments or ["--help"])
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    if arguments[0] not in COMMANDS:
+        if not arguments[0].startswith("-"):
+            parser.error(_unknown(arguments[0]))
+        parser.parse_args(arguments)
     try:
         module = importlib.import_module(f"fedmq.cli.{COMMANDS[arguments[0]][0]}")
         command = argparse.ArgumentParser(
@@ -56,6 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone: `fedmq status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _unknown(name: str) -> str:
+    """What to say of a command that does not exist."""
+    close = difflib.get_close_matches(name.lower(), COMMANDS, 1)
+    advice = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(COMMANDS)}"
+    return f"unknown command {name!r}; {advice}"
 
 
 def _parser() -> argparse.ArgumentParser:
