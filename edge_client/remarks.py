@@ -92,8 +92,8 @@ class Remarks:
         return self._core.newest is not None or self._fetch.receiving() is not None
 
     def _say_quiet(self) -> None:
-        if self._has_model:
-            return
+        if self._has_model or self._core.paused is not None:
+            return  # one that rests takes none
         said = f"no model in federation {self._federation!r} yet: does its aggregator run, is the name right?"
         if self._aggregator_online is not None:
             state = "online" if self._aggregator_online else "offline"

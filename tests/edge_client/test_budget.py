@@ -249,7 +249,7 @@ def test_a_day_that_never_suffices_is_said_before_the_first_training_and_the_dev
 
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_nothing_is_taken_or_trained_whose_update_is_known_to_be_too_large(
-    monkeypatch: pytest.MonkeyPatch, in_parts: bool
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, in_parts: bool
 ) -> None:
     monkeypatch.setattr(test_service, "LAYOUT", Layout((Entry("w", (10_240,)),)))
     device = Device(daily_uplink=40_000)
@@ -258,7 +258,7 @@ def test_nothing_is_taken_or_trained_whose_update_is_known_to_be_too_large(
         device.announce(0, parts=10)
     else:
         device.snapshot(0)
-    device.wait(1.0)
+    device.wait(10.0)
     device.finish_job(if_any=True)
     assert device.weights == []
     assert device.outbox.pending() == []
@@ -267,6 +267,7 @@ def test_nothing_is_taken_or_trained_whose_update_is_known_to_be_too_large(
         "device.daily_uplink is 40000 bytes, an update takes 41984: allow more, or choose another plan.codec"
     )
     assert device.service._fetch.receiving() is None
+    assert "no model in federation" not in caplog.text
     device.outbox.close()
 
 
