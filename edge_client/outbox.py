@@ -170,21 +170,21 @@ class Outbox:
                 return self._files.read(sequence, start, end)
             return bytes(self._one("body", sequence))[start:end]
 
-    def delete(self, sequence: int, *, forgotten: bool = False, counted: bool = True) -> None:
+    def delete(self, sequence: int, *, forgotten: bool = False, returns: bool = False) -> None:
         """Let an update go: it has its verdict.
 
         Args:
             sequence: of the update.
             forgotten: the verdict is that the aggregator remembers its outbox id no more, or not so far back. Updates
                 that are made later have a new one; else a device that starts from one old image expires for ever.
-            counted: or may have; else what it would have brought belongs to the residual from now on.
+            returns: what it would have brought belongs to the residual from now on.
 
         """
         offer = self.offer(sequence)
         left = offer.update.outbox_id if forgotten else None
         # It stays as it is until an update is made that takes it: to add up large vectors is nothing for between two
         # messages, and the one that is being made meanwhile began with the residual as it was.
-        returns = not counted and self._is_of_the_residual(offer)
+        returns = returns and self._is_of_the_residual(offer)
         with self._transaction() as execute:
             # Only if it is still the newest: the aggregator remembers no more than two.
             if left is not None and left == self._meta("outbox_id"):

@@ -56,7 +56,9 @@ __all__ = ["ClientService"]
 
 log = logging.getLogger("fedmq.client")
 
-_NOT_PUT_BACK = ("expired", "not_finite")  # it may have counted; it would spoil the next one too
+# What was refused for no fault of its content goes on in the next update's error feedback. Whatever the aggregator does
+# not want (too stale, too late, too long, of another task) would come in with that, all that was ever refused at once.
+_PUT_BACK = ("internal", "malformed", "too_large")
 _UNASSIGNED = UpdateId(outbox_id="0" * 32, sequence=0)  # until the outbox gives the update its id
 
 
@@ -315,8 +317,8 @@ class ClientService:
                 case Delete(sequence, receipt):
                     self._step("receipt-read")
                     size = self._outbox.offer(sequence).size
-                    counted = receipt.verdict == "accepted" or receipt.reason in _NOT_PUT_BACK
-                    self._outbox.delete(sequence, forgotten=receipt.reason == "expired", counted=counted)
+                    returns = receipt.verdict == "rejected" and receipt.reason in _PUT_BACK
+                    self._outbox.delete(sequence, forgotten=receipt.reason == "expired", returns=returns)
                     self._step("deleted")
                     if receipt.verdict == "accepted":
                         self.accepted += 1

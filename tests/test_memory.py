@@ -75,7 +75,7 @@ DEVICE = (
     + """
 before = forget()
 first = job(outbox, snapshot)
-outbox.delete(first.update.sequence, counted=False)  # so that the next takes its content and the residual
+outbox.delete(first.update.sequence, returns=True)  # so that the next takes its content and the residual
 job(outbox, snapshot)
 print(memory("VmHWM") - before)
 """

@@ -68,7 +68,7 @@ def test_over_1000_updates_with_rejections_and_restarts_nothing_is_lost(codec: s
         accepted = chance.random() < 0.8
         if accepted:
             counted += content[:50]
-        outbox.delete(offer.update.sequence, counted=accepted)
+        outbox.delete(offer.update.sequence, returns=not accepted)
         if chance.random() < 0.02:
             outbox.close()
             outbox = Outbox(tmp_path)
@@ -111,7 +111,7 @@ def test_another_run_or_layout_has_no_use_for_what_was_left(tmp_path: Path) -> N
     alone = encoded(update.copy(), SMALL, "2" * 32, plan, None, seed_of("2" * 32, "ada", 0, 1))
     assert outbox.body(new.update.sequence) == bytes(alone.body)
     before = outbox.residual()
-    outbox.delete(old.update.sequence, counted=False)
+    outbox.delete(old.update.sequence, returns=True)
     after = outbox.residual()
     assert before is not None
     assert after is not None
@@ -124,7 +124,7 @@ def test_exact_codecs_and_a_plan_without_feedback_leave_nothing(tmp_path: Path) 
     outbox = Outbox(tmp_path)
     for plan in (Plan(codec="float32"), Plan(codec="bfloat16"), Plan(codec="eden1", error_feedback=False)):
         offer = train(outbox, SMALL, plan, numbers(SMALL, 1))
-        outbox.delete(offer.update.sequence, counted=False)
+        outbox.delete(offer.update.sequence, returns=True)
         assert outbox.residual() is None
     outbox.close()
 
@@ -152,10 +152,10 @@ def test_an_update_that_is_rejected_while_the_next_is_made_goes_into_the_one_aft
 ) -> None:
     outbox, plan, size = Outbox(tmp_path), Plan(codec="top_k", top_k_fraction=0.9, zstd=False), layout.parameter_size
     first, second = (train(outbox, layout, plan, numbers(layout, number)) for number in (1, 2))
-    outbox.delete(first.update.sequence, counted=False)
+    outbox.delete(first.update.sequence, returns=True)
 
     residual, ahead = outbox.residual(), outbox.ahead()  # a job begins, and takes the first with it
-    outbox.delete(second.update.sequence, counted=False)
+    outbox.delete(second.update.sequence, returns=True)
     sent = encoded(numbers(layout, 3), layout, RUN, plan, residual, 3)
     ahead.write(sent.body, sent.residual)
     outbox.close()
@@ -185,9 +185,9 @@ def test_an_update_that_is_rejected_while_the_next_is_made_goes_into_the_one_aft
 def test_what_was_returned_to_a_run_that_is_over_goes_with_its_residual(tmp_path: Path) -> None:
     outbox, plan = Outbox(tmp_path), Plan(codec="top_k", top_k_fraction=0.9, zstd=False)
     old = [train(outbox, LARGER, plan, numbers(LARGER, number)) for number in (1, 2)]
-    outbox.delete(old[0].update.sequence, counted=False)
+    outbox.delete(old[0].update.sequence, returns=True)
     residual, ahead = outbox.residual(), outbox.ahead()
-    outbox.delete(old[1].update.sequence, counted=False)  # while the first job of the new run lasts
+    outbox.delete(old[1].update.sequence, returns=True)  # while the first job of the new run lasts
     sent = encoded(numbers(LARGER, 3), LARGER, "2" * 32, plan, residual, 3)
     ahead.write(sent.body, sent.residual)
     changes = {"run": "2" * 32, "codec": sent.codec.name, "size": len(sent.body)}
@@ -212,7 +212,7 @@ while True:
     train(outbox, LARGE, Plan(codec="top_k", top_k_fraction=0.9), numbers(LARGE, number))
     print(number, flush=True)
     if number % 3 == 2:
-        outbox.delete(number, counted=False)
+        outbox.delete(number, returns=True)
 """
 
 

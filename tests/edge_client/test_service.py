@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -234,6 +235,25 @@ def test_an_id_that_is_reused_twice_in_one_reply_becomes_one_new_id(device: Devi
     device.wait(2.0)
     ids = {offer.update for offer in device.offers} - {first.update}
     assert ids == {device.outbox.offer(0).update}
+
+
+@pytest.mark.parametrize("reason", sorted(set(get_args(Reason)) - {"id_reused"}))
+def test_only_what_says_nothing_of_an_updates_content_is_put_back(
+    device: Device, monkeypatch: pytest.MonkeyPatch, reason: Reason
+) -> None:
+    delete, returned = device.outbox.delete, []
+
+    def deleting(sequence: int, *, forgotten: bool, returns: bool) -> None:
+        returned.append(returns)
+        delete(sequence, forgotten=forgotten, returns=returns)
+
+    monkeypatch.setattr(device.outbox, "delete", deleting)
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    [first] = device.offers
+    device.reject(first.update, reason)
+    assert returned == [reason in ("internal", "malformed", "too_large")]
 
 
 def test_an_expired_update_is_gone_and_the_next_has_a_new_outbox_id(device: Device) -> None:
