@@ -56,7 +56,12 @@ class Ahead:
         self._residuals = residuals
 
     def write(self, body: bytes | memoryview, residual: Residual | None) -> None:
-        """Keep them; large ones are on the disk then. From any thread. Raises StoreError: the disk refuses."""
+        """Keep them; large ones are on the disk then. From any thread.
+
+        Raises:
+            StoreError: the disk refuses, or the outbox was closed meanwhile.
+
+        """
         try:
             self.body = _kept(self._bodies, self.sequence, body)
             if residual is None:

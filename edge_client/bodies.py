@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Container
-from contextlib import suppress
+import threading
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from fedmq.schemas.errors import StoreError
 
 __all__ = ["BodyFiles"]
 
@@ -20,16 +23,23 @@ class BodyFiles:
     def __init__(self, folder: Path, kind: str) -> None:
         self._folder = folder
         self._kind = kind
+        self._lock = threading.Lock()
+        self._closed = False
 
     def write(self, number: int, body: bytes | memoryview) -> None:
-        """Keep a body; it survives a crash from here on."""
+        """Keep a body; it survives a crash from here on. From any thread. Raises StoreError once it is closed."""
         path = self._path(number)
         part = path.with_name(path.name + ".part")
-        with open(part, "wb") as file:
+        # A thread may outlive its client, and the next one's numbers and names are the same: its part is opened while
+        # the folder is still ours, and removed by the next one's start.
+        with self._ours():
+            file = open(part, "wb")  # noqa: SIM115 (closed below, without the lock)
+        with file:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        with self._ours():
+            os.replace(part, path)
         names = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(names)
@@ -58,6 +68,18 @@ class BodyFiles:
             number = path.name.removeprefix(f"{self._kind}-").removesuffix(".body")
             if not number.isdigit() or int(number) not in numbers:
                 path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """From here on no file is begun or put in place."""
+        with self._lock:
+            self._closed = True
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"device folder {self._folder}: its client was stopped")
+            yield
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{self._kind}-{number}.body"

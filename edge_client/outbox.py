@@ -264,7 +264,10 @@ class Outbox:
             execute("INSERT OR REPLACE INTO meta VALUES ('aggregator_session', ?)", (session,))
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Let the folder go; a thread that still writes ahead puts nothing in place any more."""
+        for files in (self._files, self._residual_files):
+            if files is not None:
+                files.close()
         self._close_db()
         if self._lock:
             self._lock.close()

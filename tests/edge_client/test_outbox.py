@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fedmq.edge_client.feedback import Residual
 from fedmq.edge_client.outbox import MOST_UPDATES, Outbox
 from fedmq.schemas.errors import StoreError
-from tests.edge_client.words import offer
+from tests.edge_client.words import DIGEST, RUN, offer
 
 
 @pytest.fixture
@@ -320,4 +321,52 @@ def test_a_file_that_a_crash_left_is_removed_at_the_next_start(tmp_path: Path) -
     again = Outbox(tmp_path)
     assert [path.name for path in tmp_path.glob("*.body*")] == ["update-0.body"]
     assert again.body(0) == bytes(2 << 20)
+    again.close()
+
+
+def test_a_thread_that_outlives_its_client_writes_no_file_of_the_next_one(tmp_path: Path) -> None:
+    old = Outbox(tmp_path)
+    ahead = old.ahead()
+    old.close()
+    again = Outbox(tmp_path)
+    theirs = again.ahead()
+    body, left = b"n" * (2 << 20), np.full(1 << 20, 2, np.float32)
+    theirs.write(body, Residual(RUN, DIGEST, 0, left))
+    again.add(offer(0, size=len(body)), theirs, None)
+    with pytest.raises(StoreError, match="its client was stopped"):
+        ahead.write(b"o" * (2 << 20), Residual(RUN, DIGEST, 0, np.ones(1 << 20, np.float32)))
+    assert again.body(0) == body
+    residual = again.residual()
+    assert residual is not None
+    np.testing.assert_array_equal(residual.left, left)
+    assert list(tmp_path.glob("*.part")) == []
+    again.close()
+
+
+@pytest.mark.parametrize("name", ["update-0.body", "residual-1.body"])
+def test_a_thread_that_is_in_the_middle_of_a_file_when_its_client_stops_does_not_put_it_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    old = Outbox(tmp_path)
+    ahead, fsync = old.ahead(), os.fsync
+    others: list[Outbox] = []
+    body, left = b"n" * (2 << 20), np.full(1 << 20, 2, np.float32)
+
+    def slow(file: int) -> None:
+        fsync(file)
+        if not others and (tmp_path / f"{name}.part").exists():
+            old.close()
+            others.append(again := Outbox(tmp_path))
+            theirs = again.ahead()
+            theirs.write(body, Residual(RUN, DIGEST, 0, left))
+            again.add(offer(0, size=len(body)), theirs, None)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with pytest.raises(StoreError, match="its client was stopped"):
+        ahead.write(b"o" * (2 << 20), Residual(RUN, DIGEST, 0, np.ones(1 << 20, np.float32)))
+    (again,) = others
+    assert again.body(0) == body
+    residual = again.residual()
+    assert residual is not None
+    np.testing.assert_array_equal(residual.left, left)
     again.close()
