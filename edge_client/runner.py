@@ -59,6 +59,9 @@ class ThreadRunner:
             result: Made | Exception = job()
         except Exception as error:  # the task is the user's: whatever it raises is reported
             result = error
+        except BaseException as error:  # also sys.exit(): the device would wait for this job for ever
+            result = RuntimeError(f"it raised {error!r}")
+            result.__cause__ = error
         self._stopped.wait(max(0.0, self._pace - (time.monotonic() - begun)))
         self._results.append(result)
         self._done()

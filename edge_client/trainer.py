@@ -129,7 +129,7 @@ class TorchTrainer:
         before = local_state(self.model, layout)
         try:
             return self._train(weights, layout, self._share(plan))
-        except Exception:
+        except BaseException:
             load_local(self.model, before)  # or a NaN in a local parameter would spoil every later job
             raise
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
 import numpy as np
+import pytest
 
 from fedmq.edge_client.ahead import Ahead
 from fedmq.edge_client.job import Made
@@ -44,6 +46,22 @@ def test_what_a_job_raises_is_its_result() -> None:
     runner.start(job)
     assert done.wait(10)
     assert runner.take() is error
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_what_is_no_exception_is_a_result_too_and_named(error: BaseException) -> None:
+    done = threading.Event()
+
+    def job() -> Made:
+        raise error
+
+    runner = ThreadRunner(done.set)
+    runner.start(job)
+    assert done.wait(10)
+    result = runner.take()
+    assert isinstance(result, RuntimeError)
+    assert str(result) == f"it raised {error!r}"
+    assert result.__cause__ is error
 
 
 def test_with_a_pace_a_job_lasts_at_least_so_long() -> None:

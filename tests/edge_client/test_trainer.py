@@ -260,18 +260,19 @@ def test_a_loss_that_is_no_number_before_training_is_the_data_s_fault_not_the_le
     )
 
 
-def test_a_task_that_raises_leaves_no_half_trained_local_parameters() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("the camera is gone"), SystemExit("the camera is gone")])
+def test_a_task_that_raises_leaves_no_half_trained_local_parameters(error: BaseException) -> None:
     def broken(model: nn.Module, data: Any, plan: Plan) -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(1)
-        raise RuntimeError("the camera is gone")
+        raise error
 
     plan = Plan(local_parameters=("1.*",))
     task = task_of(lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), points(8), train=broken)
     trainer = TorchTrainer(task, "dev")
     before = trainer.model[1].weight.detach().clone()  # type: ignore[index]
-    with pytest.raises(RuntimeError, match="camera"):
+    with pytest.raises(type(error), match="camera"):
         job(trainer, plan)
     assert torch.equal(trainer.model[1].weight, before)  # type: ignore[index]
 
