@@ -135,6 +135,9 @@ class TorchTrainer:
 
     def _train(self, weights: Vector, layout: Layout, plan: Plan) -> Outcome:
         load_vector(self.model, layout, weights)
+        # What is trained from: narrow entries hold what was received roughly, and the rest would count as trained.
+        narrow = any(entry.dtype in ("float16", "bfloat16") for entry in layout.entries)
+        base = to_vector(self.model, layout) if narrow else weights
         self._jobs += 1
         with self._randomness() as generator:
             evaluation = None
@@ -148,7 +151,7 @@ class TorchTrainer:
                 else:
                     data = f"load_data({self._client_id!r})"
                     measured = train(self.model, self.dataset, plan, loss_of(self._task), generator, data)
-        update = update_vector(weights, to_vector(self.model, layout), layout)
+        update = update_vector(base, to_vector(self.model, layout), layout)
         metrics = checked(measured, f"task {self._task.path}: what train() returned")
         return Outcome(update, self.num_samples, metrics, evaluation, local_state(self.model, layout))
 

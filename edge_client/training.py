@@ -59,7 +59,7 @@ class Training(Protocol):
 
 
 def update_vector(base: Vector, trained: Vector, layout: Layout) -> Vector:
-    """What travels, from what was received and what came of it; `trained` becomes it, and memory for no more is taken.
+    """What travels, from its base and what came of training; `trained` becomes it, and memory for no more is taken.
 
     Raises:
         ConfigError: it is not finite.

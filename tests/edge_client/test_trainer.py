@@ -101,6 +101,48 @@ def test_received_weights_that_cannot_be_written_to_are_left_alone() -> None:
     assert received[0] == 3.0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_narrow_model_s_update_is_what_training_did_not_what_rounding_did(dtype: torch.dtype) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)).to(dtype)
+
+    def train_some(step: float) -> Any:
+        def some(model: nn.Module, data: Any, plan: Plan) -> None:
+            with torch.no_grad():
+                model[0].bias.add_(step)  # type: ignore[index]
+
+        trainer = TorchTrainer(task_of(build, points(8, 4), train=some), "dev")
+        layout = trainer.layout(Plan())
+        received = np.full(layout.size, 1.0003, np.float32)  # neither type has it: both have 1, and 1 + 2 ** -7
+        outcome = job(trainer, Plan(), received)
+        assert (received == np.float32(1.0003)).all()
+        assert (outcome.update[layout.parameter_size :] == 1).all(), "statistics travel as they are"
+        return layout.views(outcome.update)["0.bias"], outcome.update[: layout.parameter_size]
+
+    bias, all_of_it = train_some(0.0)
+    assert not all_of_it.any()
+    bias, all_of_it = train_some(2**-7)
+    assert bias.tolist() == [2**-7, 2**-7]
+    assert np.count_nonzero(all_of_it) == 2
+
+
+def test_of_ten_narrow_models_one_that_goes_a_step_each_time_moves_their_mean_by_a_tenth_of_it() -> None:
+    def step(model: nn.Module, data: Any, plan: Plan) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(2**-7)
+
+    ways = [step, *[lambda model, data, plan: None] * 9]
+    trainers = [
+        TorchTrainer(task_of(lambda: line().to(torch.bfloat16), points(8, 1), train=way), "dev") for way in ways
+    ]
+    weights = np.ones(1, np.float32)
+    for _ in range(50):
+        mean = np.mean([job(trainer, Plan(), weights).update for trainer in trainers], axis=0)
+        weights = np.add(weights, mean, dtype=np.float32)
+    np.testing.assert_allclose(weights, 1 + 50 * 2**-7 / 10, rtol=1e-5)
+
+
 def test_local_steps_count_steps_across_passes() -> None:
     seen: list[int] = []
 
