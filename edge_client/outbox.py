@@ -26,7 +26,7 @@ from fedmq.edge_client.budget import Spent
 from fedmq.edge_client.feedback import Residual, put_back
 from fedmq.edge_client.training import LocalState
 from fedmq.schemas.codecs import codec_named
-from fedmq.schemas.errors import StoreError
+from fedmq.schemas.errors import ConfigError, StoreError
 from fedmq.schemas.messages import Offer, UpdateId
 
 __all__ = ["MOST_UPDATES", "Outbox"]
@@ -116,6 +116,7 @@ class Outbox:
 
         Raises:
             StoreError: nothing was kept.
+            ConfigError: nor was it, because something of `local` is of a type that cannot be.
 
         """
         if isinstance(body, Ahead):
@@ -123,6 +124,7 @@ class Outbox:
         else:
             ahead = self.ahead()
             ahead.write(body, residual)
+        state = _serialised(local)  # not within the transaction, where what cannot be kept would look like damage
         gone = list(ahead.returned)
         with self._transaction() as execute:
             update = UpdateId(outbox_id=self._meta("outbox_id"), sequence=self._meta("next"))
@@ -131,8 +133,7 @@ class Outbox:
             text = offer.model_dump_json(exclude_none=True)
             execute("INSERT INTO entry VALUES (?, ?, ?)", (update.sequence, text, ahead.body))
             execute("UPDATE meta SET value = ? WHERE key = 'next'", (update.sequence + 1,))
-            if local:
-                state = safetensors.numpy.save(dict(local))
+            if state is not None:
                 execute("INSERT OR REPLACE INTO meta VALUES ('local', ?)", (state,))
             if ahead.residual is not None:
                 told, data = ahead.residual
@@ -333,6 +334,13 @@ class Outbox:
             raise StoreError(f"{self._where}: {error}; is the disk full or read-only?") from error
         except (SafetensorError, TypeError, ValueError) as error:
             raise StoreError(f"{self._where}: outbox.sqlite is damaged, move it away: {error}") from error
+
+
+def _serialised(local: LocalState | None) -> bytes | None:
+    try:
+        return safetensors.numpy.save(dict(local)) if local else None
+    except (SafetensorError, TypeError) as error:
+        raise ConfigError(f"what stays on the device is of a type that cannot be kept: {error}") from error
 
 
 def _locked(folder: Path) -> IO[str]:

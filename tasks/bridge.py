@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import safetensors.numpy
 import torch
+from safetensors import SafetensorError
 
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.layout import Entry, Layout, Vector
@@ -24,7 +26,8 @@ def layout_of(model: torch.nn.Module, local_parameters: Sequence[str] = ()) -> L
         local_parameters: name patterns (`head.*`) of entries that each device keeps to itself.
 
     Raises:
-        ConfigError: no module, an entry of a type that cannot travel, a pattern that fits nothing, or nothing to share.
+        ConfigError: no module, an entry of a type that can neither travel nor be kept, a pattern that fits nothing, or
+            nothing to share.
 
     """
     if not isinstance(model, torch.nn.Module):
@@ -35,9 +38,14 @@ def layout_of(model: torch.nn.Module, local_parameters: Sequence[str] = ()) -> L
     for name, tensor in _tensors(model).items():
         matching = {pattern for pattern in local_parameters if fnmatchcase(name, pattern)}
         unused -= matching
-        if matching or not (tensor.is_floating_point() or name in parameters):
-            continue
         dtype = str(tensor.dtype).removeprefix("torch.")
+        if matching or not (tensor.is_floating_point() or name in parameters):
+            if not _can_be_kept(tensor.dtype):
+                raise ConfigError(
+                    f"model entry {name!r} is {dtype}, which a device cannot keep; "
+                    "give it another type, or register the buffer with persistent=False"
+                )
+            continue
         if dtype not in ("float16", "bfloat16", "float32", "float64"):
             raise ConfigError(f"model entry {name!r} is {dtype}, expected float32 or another real floating-point type")
         entries.append(Entry(name, tuple(tensor.shape), dtype, "parameter" if name in parameters else "statistic"))
@@ -78,6 +86,15 @@ def load_local(model: torch.nn.Module, state: Mapping[str, npt.NDArray[Any]]) ->
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     # state_dict may also hold what a module adds by get_extra_state, which is not a tensor.
     return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def _can_be_kept(dtype: torch.dtype) -> bool:
+    """Whether the outbox can keep what is of this type and stays on the device."""
+    try:
+        safetensors.numpy.save({"none": _array(torch.empty(0, dtype=dtype))})
+    except (SafetensorError, TypeError):  # numpy or safetensors does not know it
+        return False
+    return True
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:

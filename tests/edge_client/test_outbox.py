@@ -20,7 +20,7 @@ import pytest
 
 from fedmq.edge_client.feedback import Residual
 from fedmq.edge_client.outbox import MOST_UPDATES, Outbox
-from fedmq.schemas.errors import StoreError
+from fedmq.schemas.errors import ConfigError, StoreError
 from tests.edge_client.words import DIGEST, RUN, offer
 
 
@@ -136,6 +136,14 @@ def test_what_stays_on_the_device_comes_back_as_it_was(tmp_path: Path) -> None:
     for name, array in local.items():
         assert back[name].dtype == array.dtype
         np.testing.assert_array_equal(back[name], array, strict=True)
+
+
+def test_what_is_of_a_type_that_cannot_be_kept_is_no_damage_and_keeps_nothing(outbox: Outbox) -> None:
+    with pytest.raises(ConfigError, match="what stays on the device is of a type that cannot be kept"):
+        outbox.add(offer(0), b"one!", {"phases": np.ones(2, np.complex128)})
+    assert outbox.pending() == []
+    outbox.add(offer(0), b"one!", {"phases": np.ones(2, np.float64)})
+    assert sequences(outbox) == [0]
 
 
 ROOT = Path(__file__).parents[2]

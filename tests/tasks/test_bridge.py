@@ -35,6 +35,15 @@ class WithExtraState(nn.Module):
     def set_extra_state(self, state: object) -> None: ...
 
 
+class WithBuffer(nn.Module):
+    """A linear layer and a buffer of this type."""
+
+    def __init__(self, dtype: torch.dtype, persistent: bool = True) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.register_buffer("phases", torch.ones(3, dtype=dtype), persistent=persistent)
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(3, 2),
     "conv": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 1, bias=False)),
@@ -147,6 +156,8 @@ def test_kept_state_that_the_model_no_longer_has_or_has_in_another_shape_is_left
             (),
             "'phase' is complex64, expected float32",
         ),
+        (lambda: WithBuffer(torch.complex128), (), "'phases' is complex128, which a device cannot keep; .*persistent="),
+        (lambda: WithBuffer(torch.float8_e4m3fn), ("phases",), "'phases' is float8_e4m3fn, which a device cannot keep"),
         (lambda: nn.Linear(2, 2).to(torch.float8_e4m3fn), (), "'weight' is float8_e4m3fn, expected float32"),
     ],
 )
@@ -155,3 +166,16 @@ def test_what_cannot_be_shared_is_named(
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
         layout_of(build(), patterns)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bfloat16, torch.float64],
+)
+def test_a_buffer_that_stays_on_the_device_may_be_of_any_type_that_can_be_kept(dtype: torch.dtype) -> None:
+    patterns = ("phases",) if dtype.is_floating_point else ()
+    assert {entry.name for entry in layout_of(WithBuffer(dtype), patterns).entries} == {"linear.weight", "linear.bias"}
+
+
+def test_a_buffer_that_is_not_in_the_state_may_be_of_any_type() -> None:
+    assert len(layout_of(WithBuffer(torch.complex128, persistent=False)).entries) == 2
