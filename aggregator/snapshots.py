@@ -32,7 +32,7 @@ _AGAIN_SECONDS = 2.0  # between two times that the same part is published for th
 class _Slot:
     head: Head | None = None  # of the snapshot whose parts are all out
     body: Kept | None = None  # None if an earlier process has published it
-    since: float = 0.0  # when it was out
+    since: float = float("inf")  # when it was out, as far as this process knows
     readers: dict[str, float] = field(default_factory=dict)  # who reads it, and when they said so last
     again: set[int] = field(default_factory=set)  # parts that somebody misses
     again_at: float = float("-inf")
@@ -77,9 +77,12 @@ class Snapshots:
 
     def connected(self, head: Head | None, now: float) -> None:
         """There is a connection, and the broker shows this head from before: its parts are in one of the slots."""
-        for slot in self._slots:
-            if slot.body is None:
-                slot.since = now
+        for number, slot in enumerate(self._slots):
+            if slot.body is None and slot.head is not None and _is_gone(slot.head, head):
+                self._slots[number] = _Slot()  # its topics may hold something nevertheless
+                self._note(number, None)
+                continue
+            slot.since = min(slot.since, now)
             if slot.readers or slot.body is None:
                 slot.readers[""] = now  # who reads it has time to say so again
         if head is None or head.slot is None or head.part_bytes is None or head.slot >= SLOTS:
@@ -218,6 +221,11 @@ class Snapshots:
     def _note(self, slot: int, head: Head | None) -> None:
         self._notes.heads[slot] = head
         self._notes.write()
+
+
+def _is_gone(noted: Head, shown: Head | None) -> bool:
+    """Whether the broker has lost what was noted: it shows nothing, something older, or something of another run."""
+    return shown is None or noted.run != shown.run or noted.version > shown.version
 
 
 def _same(one: Head | None, other: Head) -> bool:

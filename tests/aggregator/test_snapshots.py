@@ -69,11 +69,11 @@ def test_a_snapshot_that_the_disk_does_not_give_back_is_made_anew(hall: Hall, mo
 class Showing:
     """One process that shows snapshots, over a connection of its own."""
 
-    def __init__(self, broker: MemoryBroker, folder: Path, size: int = 300_000) -> None:
+    def __init__(self, broker: MemoryBroker, folder: Path, size: int = 300_000, shown: Head | None = None) -> None:
         self.link = broker.link("aggregator", max_message_bytes=100_000 + HEADER_BYTES)
         self.snapshots = Snapshots(self.link, Topics("slow"), folder)
         self.body = bytes(size)
-        self.connect(None, 0.0)
+        self.connect(shown, 0.0)
 
     def connect(self, shown: Head | None, now: float) -> None:
         self.link.open()
@@ -121,8 +121,7 @@ def test_a_slot_that_an_earlier_process_filled_is_kept_until_its_readers_had_tim
     before.show(0, 0.0)
     second = before.show(1, 2.0)
     before.link.close()
-    after = Showing(broker, tmp_path)
-    after.snapshots.connected(second, 0.0)
+    after = Showing(broker, tmp_path, shown=second)
     assert after.show(2, 1.0).slot == second.slot
     after.need(0, 50.0, 1)
     assert after.snapshots.deadline() is None  # it has not the bytes, and the broker has
@@ -147,6 +146,93 @@ def test_a_broker_that_has_lost_everything_gets_the_parts_again_in_the_same_slot
     showing.snapshots.work(13.0)
     showing.link.poll(0.01)
     assert topics.part(first.slot or 0, 2) in broker.retained
+
+
+def test_who_reads_what_broker_and_aggregator_have_lost_keeps_no_slot(tmp_path: Path) -> None:
+    before = Showing(MemoryBroker(), tmp_path)
+    slots = {before.show(version, float(version)).slot: version for version in range(2)}
+    before.need(0, 2.0)
+    before.link.close()
+    after = Showing(MemoryBroker(), tmp_path)
+    for version in range(2, 6):
+        now = 10.0 * version
+        place = after.show(version, now).slot
+        assert place in slots
+        assert slots.pop(place) == version - 2  # the older one is overwritten
+        slots[place] = version
+        after.need(0, now + 1.0, 1)
+        after.need(1, now + 1.0, 1)
+
+
+def test_what_was_lost_stays_lost_when_the_aggregator_is_restarted_once_more(tmp_path: Path) -> None:
+    before = Showing(MemoryBroker(), tmp_path)
+    before.show(0, 0.0)
+    before.show(1, 1.0)
+    before.link.close()
+    broker = MemoryBroker()
+    between = Showing(broker, tmp_path)
+    shown = between.show(2, 2.0)
+    between.link.close()
+    after = Showing(broker, tmp_path, shown=shown)
+    for version in range(2):
+        after.need(version, 3.0, 1)
+    assert after.show(3, 4.0).slot != shown.slot
+
+
+def test_the_head_of_another_run_says_that_what_was_noted_is_gone(tmp_path: Path) -> None:
+    before = Showing(MemoryBroker(), tmp_path)
+    first, second = (before.show(version, float(version)) for version in range(2))
+    before.link.close()
+    after = Showing(MemoryBroker(), tmp_path, shown=second.model_copy(update={"run": "f" * 32}))
+    after.need(0, 1.0, 1)
+    assert after.show(2, 2.0).slot == first.slot
+
+
+def test_what_is_newer_than_the_head_of_a_broker_that_fell_back_is_not_there_either(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    before = Showing(broker, tmp_path)
+    first = before.show(0, 0.0)
+    kept = dict(broker.retained)
+    second = before.show(1, 1.0)
+    before.link.close()
+    broker.retained.clear()
+    broker.retained.update(kept)
+    after = Showing(broker, tmp_path, shown=first)
+    after.need(1, 1.0, 1)
+    assert after.show(1, 2.0).slot == second.slot  # and not over the one that the broker has
+
+
+def test_a_slot_of_an_earlier_process_is_not_kept_longer_for_each_lost_connection(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    before = Showing(broker, tmp_path)
+    first = before.show(0, 0.0)
+    shown = before.show(1, 2.0)
+    before.link.close()
+    after = Showing(broker, tmp_path, shown=shown)
+    for now in (1000.0, 2000.0, 3500.0):
+        after.snapshots.disconnected()
+        after.snapshots.connected(shown, now)
+        after.need(0, now, 1)
+    assert after.show(2, 3550.0).slot == shown.slot
+    after.need(0, 3600.0, 1)
+    assert after.show(3, 3610.0).slot == first.slot
+
+
+def test_topics_that_may_hold_something_are_emptied_though_no_head_is_shown(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    before = Showing(broker, tmp_path)
+    before.show(0, 0.0)
+    before.show(1, 1.0)
+    before.link.close()
+    assert broker.retained
+    for _ in range(2):
+        after = Showing(broker, tmp_path)  # also when an earlier process has seen that none is shown
+        after.link.close()
+    after = Showing(broker, tmp_path)
+    after.snapshots.clear()
+    for _ in range(20):
+        after.link.poll(0.01)
+    assert not broker.retained
 
 
 @pytest.mark.parametrize(("size", "seconds"), [(300_000, 3600.0), (60 << 20, 3840.0)])
