@@ -1,7 +1,7 @@
 """How a device takes models that come in parts: one at a time, and what it has begun it goes on with.
 
 A newer one does not interrupt it: who did so on a slow link would never have any. Only when its slot is overwritten it
-turns to another.
+turns to another. When the same lies elsewhere, since a broker has lost it, it goes on there.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Fetch:
         self._looking: _Look | None = None
 
     def want(self, head: Head, most_bytes: int, now: float) -> None:
-        """Take this one; or go on with the one before.
+        """Take this one; or go on with the one before, unless that is the same and lies elsewhere now.
 
         Args:
             head: of a snapshot in parts.
@@ -71,8 +71,11 @@ class Fetch:
 
         """
         self._most_bytes = most_bytes
-        going_on = self._download is not None and not self._download.lost and self._download.head.run == head.run
-        if self._looking is None and (not going_on or (self._download is not None and self._download.complete)):
+        download = self._download
+        going_on = download is not None and not download.lost and download.head.run == head.run
+        if download is not None and (download.complete or _same(download.head, head)):
+            going_on = False
+        if self._looking is None and not going_on:
             self._begin(head, now)
         else:
             log.debug("not taking client=%s version=%d: another is on its way", self._client_id, head.version)
@@ -142,9 +145,12 @@ class Fetch:
             self._looking = None
 
     def is_of(self, head: Head) -> bool:
-        """Whether the download, done or not, is of this snapshot."""
+        """Whether the download is of this snapshot: done, or from where it lies."""
         download = self._download
-        return download is not None and not download.lost and _same(download.head, head)
+        if download is None or download.lost or not _same(download.head, head):
+            return False
+        place = download.head.slot, download.head.part_bytes
+        return download.complete or place == (head.slot, head.part_bytes)
 
     def connected(self, now: float) -> None:
         """Subscribe again to what is waited for."""
@@ -243,4 +249,5 @@ class Fetch:
 
 
 def _same(one: Head, other: Head) -> bool:
+    """Whether both are of the same weights, wherever they lie."""
     return (one.run, one.version, one.digest) == (other.run, other.version, other.digest)
