@@ -18,7 +18,7 @@ OFFER_BYTES = 1024
 """Of an offer or a head beside its body, about."""
 
 _DAY_SECONDS = 86_400
-_STEPS = 64  # of a budget: so often at most what is spent goes to the disk, and a kill forgets no more than one
+_STEPS = 64  # of a budget: one is kept as spent before it is, and is what a kill costs
 _LEAST_STEP = 1024
 _PART_BYTES = 256  # of a part beside its bytes, about: header, signature, topic, and what was said to have it come
 _WHAT = {"uplink": "an update", "downlink": "a model"}
@@ -80,6 +80,7 @@ class Budget:
         self.spent = spent or Spent()
         self._kept = self.spent
         self._carried = (0, 0)
+        self._promised = 0  # bytes that the link was given to send, and has not carried yet
         limits = [limit for limit in (uplink, downlink) if limit is not None]
         self._step = max(min(limits, default=0) // _STEPS, _LEAST_STEP)
 
@@ -96,7 +97,16 @@ class Budget:
         up, down = sent - self._carried[0], received - self._carried[1]
         if up or down:
             self._carried = (sent, received)
+            self._promised = max(0, self._promised - up)
             self.spent = replace(self.spent, uplink=self.spent.uplink + up, downlink=self.spent.downlink + down)
+
+    def promise(self, size: int) -> None:
+        """So many bytes are about to be given to the link."""
+        self._promised += size
+
+    def cut_off(self) -> None:
+        """What the link was given, and has not carried, is gone with its connection."""
+        self._promised = 0
 
     def allowance(self, wall: float, now: float) -> Allowance:
         """What is left; `now` is `wall` in the owner's seconds."""
@@ -120,13 +130,16 @@ class Budget:
         return too_small(self.uplink if shortage.direction == "uplink" else self.downlink, shortage)
 
     def to_keep(self) -> Spent | None:
-        """What was spent, if it is time to keep it: a card is not written for every message."""
-        new, old = self.spent, self._kept
-        grown = max(new.uplink - old.uplink, new.downlink - old.downlink)
-        if not self.limited or (new.day == old.day and grown < self._step):
+        """What to keep as spent, if it is time to: a step more than is, as a card is not written for every message.
+
+        So what is on the disk is never less than what was carried, and a kill does not lengthen the day.
+        """
+        new, old = replace(self.spent, uplink=self.spent.uplink + self._promised), self._kept
+        ahead = (old.uplink - new.uplink, old.downlink - new.downlink)
+        if not self.limited or (new.day == old.day and self._step // 2 <= min(ahead) and ahead[0] <= self._step):
             return None
-        self._kept = new
-        return new
+        self._kept = replace(new, uplink=new.uplink + self._step, downlink=new.downlink + self._step)
+        return self._kept
 
 
 def body_bytes(size: int, part_bytes: int | None) -> int:

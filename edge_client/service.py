@@ -168,6 +168,7 @@ class ClientService:
             log.info("connected client=%s federation=%s", self._client_id, self._topics.federation)
         elif isinstance(event, Disconnected):
             self._connected = False
+            self._meter.cut_off()
             self._core.disconnected()
             self._echo.disconnected()
             log.warning("disconnected client=%s reason=%r", self._client_id, of_a_login(event.reason))
@@ -241,6 +242,7 @@ class ClientService:
         self._shown.publish(self._clock(), at_once=True)
         self._link.flush(1.0)
         self._link.close()
+        self._meter.close()
         (log.info if stop.code == 0 else log.error)("stopped client=%s why=%r", self._client_id, stop.why)
 
     def _count(self, now: float) -> None:
@@ -400,6 +402,7 @@ class ClientService:
         self._publish(encode(part, self._outbox.body(sequence, piece.start, piece.end)), "part-sent")
 
     def _publish(self, payload: bytes, step: str) -> None:
+        self._meter.promise(len(payload))
         try:
             if self._link.publish(self._topics.update(self._client_id), payload):
                 self._shown.carried(up=len(payload))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fedmq.edge_client.budget import Allowance, Budget, Shortage, Spent
 from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.estimate import known_bytes, update_bytes
 from fedmq.edge_client.feedback import encoded
+from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.outbox import Outbox
 from fedmq.schemas.codecs import CODECS
 from fedmq.schemas.layout import Entry, Layout
@@ -68,15 +70,87 @@ def test_a_clock_that_goes_back_begins_a_day_too() -> None:
     assert budget.allowance(NOON, 0.0).uplink == 1000
 
 
-def test_the_disk_is_written_for_a_64th_of_the_budget_and_for_a_new_day() -> None:
+def test_the_disk_has_up_to_a_64th_of_the_budget_more_than_was_spent_and_is_written_no_more_often() -> None:
     budget = Budget(64_000_000, None)
     budget.count(0, 0, NOON)
-    assert budget.to_keep() == Spent(20_000, 0, 0)
-    budget.count(999_999, 0, NOON)
+    assert budget.to_keep() == Spent(20_000, 1_000_000, 1_000_000)
+    budget.count(500_000, 0, NOON)
     assert budget.to_keep() is None
-    budget.count(1_000_000, 0, NOON)
-    assert budget.to_keep() == Spent(20_000, 1_000_000, 0)
+    budget.count(500_001, 0, NOON)
+    assert budget.to_keep() == Spent(20_000, 1_500_001, 1_000_000)
     assert budget.to_keep() is None
+    budget.count(500_001, 0, NOON + DAY)
+    assert budget.to_keep() == Spent(20_001, 1_000_000, 1_000_000)
+
+
+def test_what_is_about_to_be_sent_is_kept_as_spent_before_it_is_until_its_connection_is_gone() -> None:
+    budget = Budget(64_000_000, None)
+    budget.promise(5_000_000)
+    budget.promise(3_000_000)
+    budget.count(0, 0, NOON)
+    assert budget.to_keep() == Spent(20_000, 9_000_000, 1_000_000)
+    budget.count(6_000_000, 0, NOON)
+    assert budget.to_keep() is None
+    assert budget.allowance(NOON, 0.0).uplink == 58_000_000, "it is not spent yet"
+    budget.cut_off()
+    assert budget.to_keep() == Spent(20_000, 7_000_000, 1_000_000)
+
+
+def one_start(folder: Path, clean: bool) -> int:
+    """Of a device that sends 30,000 bytes if it may: how many it has."""
+    outbox, carried = Outbox(folder), [0, 0]
+    meter = Meter(lambda: (carried[0], carried[1]), outbox, 2_000_000, wall=lambda: NOON)
+    while carried[0] < 30_000 and meter.read(0.0).suffices(uplink=3000):
+        carried[0] += 3000
+    if clean:
+        carried[0] += 100  # its goodbye
+        meter.close()
+    outbox.close()
+    return carried[0]
+
+
+def test_no_number_of_clean_starts_makes_a_day_longer_or_shorter(tmp_path: Path) -> None:
+    assert 1_997_000 < sum(one_start(tmp_path, clean=True) for _ in range(100)) <= 2_000_000 + 100 * 100
+
+
+def test_a_kill_makes_a_day_no_longer_and_costs_a_64th_of_it_at_most(tmp_path: Path) -> None:
+    sent = [one_start(tmp_path, clean=False) for _ in range(100)]
+    assert sum(sent) <= 2_000_000
+    assert sum(sent[:32]) == 32 * 30_000, "with as many kills"
+
+
+def test_a_killed_device_has_sent_no_more_than_its_disk_says_and_one_that_stops_just_as_much() -> None:
+    device = Device(daily_uplink=4000)
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    kept = device.outbox.spent()
+    assert kept is not None
+    assert device.sent < kept.uplink <= device.sent + 1024
+    device.service.stop(Stop(0, "asked to stop"))
+    assert device.outbox.spent() == Spent(20_000, device.sent, device.received)
+    device.outbox.close()
+
+
+def test_a_body_is_kept_as_spent_before_the_link_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_service, "LAYOUT", Layout((Entry("w", (10_240,)),)))
+    device = Device(daily_uplink=64_000)
+    device.plan = Plan(codec="float32", zstd=False)
+    kept: list[tuple[int, Spent | None]] = []
+    publish = device.service._link.publish
+
+    def noting(topic: str, payload: bytes, **how: Any) -> bool:
+        kept.append((len(payload), device.outbox.spent()))
+        return publish(topic, payload, **how)
+
+    monkeypatch.setattr(device.service._link, "publish", noting)
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    [there] = [spent for size, spent in kept if size > 40_960]
+    assert there is not None
+    assert there.uplink > 40_960
+    device.outbox.close()
 
 
 def test_a_restart_neither_saves_nor_costs_anything() -> None:

@@ -158,6 +158,11 @@ class Device:
         """Bytes."""
         return self._link.carried[0]
 
+    @property
+    def received(self) -> int:
+        """Bytes."""
+        return self._link.carried[1]
+
     def finish_job(self, *, if_any: bool = False) -> None:
         if if_any and self._jobs.job is None:
             return
