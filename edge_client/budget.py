@@ -67,17 +67,26 @@ class Budget:
 
     Args:
         uplink, downlink: bytes a day; None for no limit.
-        spent: what an earlier process had counted.
+        spent, later: what an earlier process had counted.
 
     Attributes:
         spent: on this day.
+        later: on the later day from which the clock went back last, until that day returns or is over; None if it did
+            not. A device without a clock of its own begins each time in 1970.
 
     """
 
-    def __init__(self, uplink: int | None = None, downlink: int | None = None, spent: Spent | None = None) -> None:
+    def __init__(
+        self,
+        uplink: int | None = None,
+        downlink: int | None = None,
+        spent: Spent | None = None,
+        later: Spent | None = None,
+    ) -> None:
         self.uplink = uplink
         self.downlink = downlink
         self.spent = spent or Spent()
+        self.later = later
         self._kept = self.spent
         self._carried = (0, 0)
         self._promised = 0  # bytes that the link was given to send, and has not carried yet
@@ -92,8 +101,8 @@ class Budget:
     def count(self, sent: int, received: int, wall: float) -> None:
         """The link has carried so many bytes in all, at this time in seconds since 1970."""
         day = int(wall // _DAY_SECONDS)
-        if day != self.spent.day:  # also back: a clock that was wrong must not cost a day that is yet to come
-            self.spent = Spent(day)
+        if day != self.spent.day:
+            self._turn_to(day)
         up, down = sent - self._carried[0], received - self._carried[1]
         if up or down:
             self._carried = (sent, received)
@@ -140,6 +149,18 @@ class Budget:
             return None
         self._kept = replace(new, uplink=new.uplink + self._step, downlink=new.downlink + self._step)
         return self._kept
+
+    def _turn_to(self, day: int) -> None:
+        left, later = self.spent, self.later
+        self.spent = Spent(day)
+        if day < left.day:  # a day of its own: a clock that was wrong must not cost a day that is yet to come
+            self.later = left
+        elif later is not None and day >= later.day:
+            self.later = None
+            if day == later.day:
+                self.spent = later
+                if day > left.day + 1:  # no midnight: the clock was set, and what it was wrong for is of this day
+                    self.spent = Spent(day, later.uplink + left.uplink, later.downlink + left.downlink)
 
 
 def body_bytes(size: int, part_bytes: int | None) -> int:

@@ -35,7 +35,7 @@ class Meter:
         self._carried = carried
         self._outbox = outbox
         self._wall = wall
-        self._budget = Budget(uplink, downlink, outbox.spent())
+        self._budget = Budget(uplink, downlink, outbox.spent(), outbox.spent_later())
 
     def read(self, now: float) -> Allowance:
         """What is left of this day; `now` in the owner's seconds.
@@ -72,7 +72,7 @@ class Meter:
         self._budget.count(*self._carried(), self._wall())
         # A disk that refuses has more than this already, and is perhaps why the device ends.
         with contextlib.suppress(StoreError):
-            self._outbox.keep_spent(self._budget.spent)
+            self._outbox.keep_spent(self._budget.spent, self._budget.later)
 
     def today(self) -> dict[str, int]:
         """For the status: what was spent; empty without a budget."""
@@ -91,4 +91,4 @@ class Meter:
     def _keep(self) -> None:
         spent = self._budget.to_keep()
         if spent is not None:
-            self._outbox.keep_spent(spent)
+            self._outbox.keep_spent(spent, self._budget.later)

@@ -242,11 +242,17 @@ class Outbox:
         told = self._meta("spent")
         return Spent(*json.loads(told)) if told else None
 
-    def keep_spent(self, spent: Spent) -> None:
-        """Keep what a day's traffic comes to."""
+    def spent_later(self) -> Spent | None:
+        """What was kept of the later day from which the clock went back."""
+        told = self._meta("spent_later")
+        return Spent(*json.loads(told)) if told else None
+
+    def keep_spent(self, spent: Spent, later: Spent | None = None) -> None:
+        """Keep what a day's traffic comes to, and a later day's from which the clock went back."""
         with self._transaction() as execute:
-            row = json.dumps([spent.day, spent.uplink, spent.downlink])
-            execute("INSERT OR REPLACE INTO meta VALUES ('spent', ?)", (row,))
+            for key, day in (("spent", spent), ("spent_later", later)):
+                row = json.dumps([day.day, day.uplink, day.downlink]) if day else None
+                execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, row))
 
     def begin_session(self) -> int:
         """The number of this start of the device: one more than that of the last."""

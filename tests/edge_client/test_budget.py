@@ -70,6 +70,60 @@ def test_a_clock_that_goes_back_begins_a_day_too() -> None:
     assert budget.allowance(NOON, 0.0).uplink == 1000
 
 
+def test_a_day_that_the_clock_goes_back_from_goes_on_when_it_returns_with_what_was_carried_meanwhile() -> None:
+    budget = Budget(1000, 1000)
+    budget.count(700, 70, NOON)
+    budget.count(750, 80, 60.0)
+    assert budget.allowance(60.0, 0.0).uplink == 950
+    budget.count(800, 90, NOON)
+    assert (budget.spent, budget.later) == (Spent(20_000, 800, 90), None)
+
+
+def test_what_a_day_costs_is_not_added_to_one_that_follows_by_itself() -> None:
+    budget = Budget(1000, None, Spent(20_001, 300, 0))  # by a clock that was wrong
+    budget.count(500, 0, NOON)
+    budget.count(500, 0, NOON + DAY)
+    assert (budget.spent, budget.later) == (Spent(20_001, 300, 0), None)
+
+
+def test_a_later_day_that_is_over_is_forgotten() -> None:
+    budget = Budget(1000, None, Spent(0, 50, 0), Spent(20_000, 300, 0))
+    budget.count(0, 0, NOON + DAY)
+    assert (budget.spent, budget.later) == (Spent(20_001), None)
+
+
+def one_boot(folder: Path, clock_is_set: float, clean: bool) -> int:
+    """Of a device that begins in 1970 and sends all that it may as soon as its clock is set: how many bytes it has."""
+    outbox, carried, wall = Outbox(folder), [100, 0], 60.0
+    meter = Meter(lambda: (carried[0], carried[1]), outbox, 2_000_000, wall=lambda: wall)
+    assert meter.read(0.0).uplink == 2_000_000 - 100
+    wall = clock_is_set
+    while meter.read(0.0).suffices(uplink=50_000):
+        carried[0] += 50_000
+    if clean:
+        meter.close()
+    outbox.close()
+    return carried[0]
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_boots_of_a_device_whose_clock_begins_in_1970_share_one_day(tmp_path: Path, clean: bool) -> None:
+    first = one_boot(tmp_path, NOON, clean)
+    assert first == 2_000_100, "the first time nobody knows which day it was in 1970"
+    assert [one_boot(tmp_path, NOON + 600 * boot, clean) for boot in range(1, 5)] == [100] * 4
+    assert one_boot(tmp_path, NOON + DAY, clean) == first, "it is another day"
+
+
+def test_an_outbox_from_before_has_no_later_day() -> None:
+    outbox = Outbox(None)
+    with outbox._transaction() as execute:
+        execute("INSERT INTO meta VALUES ('spent', '[20000, 700, 40]')")
+    assert (outbox.spent(), outbox.spent_later()) == (Spent(20_000, 700, 40), None)
+    outbox.keep_spent(Spent(0, 1, 2), Spent(20_000, 700, 40))
+    assert (outbox.spent(), outbox.spent_later()) == (Spent(0, 1, 2), Spent(20_000, 700, 40))
+    outbox.close()
+
+
 def test_the_disk_has_up_to_a_64th_of_the_budget_more_than_was_spent_and_is_written_no_more_often() -> None:
     budget = Budget(64_000_000, None)
     budget.count(0, 0, NOON)
