@@ -31,13 +31,15 @@ class Allowance:
 
     Attributes:
         uplink, downlink: bytes, 0 at least; None for no limit.
-        until: when the next day begins, in the owner's seconds.
+        until: when the next day begins, in the owner's seconds, as far as its clock and the device's agree.
+        day: this one.
 
     """
 
     uplink: int | None = None
     downlink: int | None = None
     until: float = math.inf
+    day: int = 0
 
     def suffices(self, *, uplink: int = 0, downlink: int = 0) -> bool:
         """Whether so many bytes may still be sent and received."""
@@ -120,7 +122,8 @@ class Budget:
     def allowance(self, wall: float, now: float) -> Allowance:
         """What is left; `now` is `wall` in the owner's seconds."""
         until = now + _DAY_SECONDS - wall % _DAY_SECONDS
-        return Allowance(_left(self.uplink, self.spent.uplink), _left(self.downlink, self.spent.downlink), until)
+        spent = self.spent
+        return Allowance(_left(self.uplink, spent.uplink), _left(self.downlink, spent.downlink), until, spent.day)
 
     def sentence(self, shortage: Shortage) -> str:
         """What is short, and what can be done."""

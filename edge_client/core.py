@@ -19,7 +19,7 @@ from fedmq.edge_client.actions import (
     Train,
 )
 from fedmq.edge_client.budget import OFFER_BYTES, Allowance, Shortage, body_bytes
-from fedmq.edge_client.offers import Offers, morning
+from fedmq.edge_client.offers import Morning, Offers
 from fedmq.edge_client.turned_away import REVOKED
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Head, Offer, Progress, Reply, UpdateId
 from fedmq.schemas.plan import Plan
@@ -60,7 +60,7 @@ class ClientCore:
         self.offers = Offers(pending, randomness, window)
         self.allowance = Allowance()
         self.paused: Shortage | None = None
-        self._resume_at = 0.0
+        self._morning = Morning(self.allowance, randomness)  # while it is paused
         self._update_bytes = max((offer.size for offer in pending), default=0)  # of the next update, about
         self._incarnation = incarnation
         self._random = randomness
@@ -253,12 +253,12 @@ class ClientCore:
         if self._asks():
             times.append(self._ask_at)
         if self.paused is not None:
-            times.append(self._resume_at)
+            times.append(self._morning.at)
         return min((time for time in times if time is not None), default=None)
 
     def pause(self, shortage: Shortage) -> list[Action]:
         """Take and train nothing before tomorrow."""
-        self.paused, self._resume_at = shortage, morning(self.allowance, self._random)
+        self.paused, self._morning = shortage, Morning(self.allowance, self._random)
         return [Follow(False), *self._ask_progress()]
 
     def _ask_progress(self) -> list[Action]:
@@ -267,8 +267,12 @@ class ClientCore:
         return [AskProgress()] if asks else []
 
     def _heed_the_day(self, now: float) -> list[Action]:
-        if self.training is not None or (self.paused is not None and now < self._resume_at):
+        if self.training is not None:
             return []
+        if self.paused is not None:
+            self._morning.look(self.allowance, now)
+            if now < self._morning.at:
+                return []
         shortage = self._shortage()
         if shortage is not None:
             return self.pause(shortage)

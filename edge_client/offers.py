@@ -15,7 +15,7 @@ from fedmq.edge_client.upload import Upload
 from fedmq.schemas.messages import Missing, Offer, Receipt, Reply, UpdateId
 from fedmq.schemas.parts import GRAIN
 
-__all__ = ["Offers", "morning"]
+__all__ = ["Morning", "Offers"]
 
 _OFFER_AFTER = 2.0  # seconds until an unanswered offer is repeated; doubled each time
 _OFFER_LONGEST = 120.0
@@ -25,6 +25,33 @@ _IN_PARTS = 3  # updates in parts on their way: one is sent while two that were 
 _AHEAD_SECONDS = 2.0  # of the link that the parts on their way may take: what is sent behind them waits as long
 _LEAST_PART = 4 * GRAIN
 _MORNING = 600.0  # within so many seconds of a new day everybody goes on: not all at once
+
+
+class Morning:
+    """When to go on if a day's allowance is spent, in the owner's seconds.
+
+    Its clock may stand still while the device sleeps, and the device's may be set: so it is looked at again and again.
+
+    Args:
+        allowance: the day's.
+        randomness: draws the moment.
+
+    Attributes:
+        at: the moment. It comes nearer only.
+
+    """
+
+    def __init__(self, allowance: Allowance, randomness: random.Random) -> None:
+        self.at = allowance.until + _MORNING * randomness.random()
+        self._day = allowance.day
+        self._random = randomness
+
+    def look(self, allowance: Allowance, now: float) -> None:
+        """Bring it nearer if the next day is nearer than it seemed, or has begun."""
+        self.at = min(self.at, allowance.until + _MORNING)
+        if allowance.day != self._day:
+            self._day = allowance.day
+            self.at = min(self.at, now + _MORNING * self._random.random())
 
 
 @dataclass(slots=True)
@@ -42,11 +69,24 @@ class _Pending:
     crowded: bool = False  # due, but too many are on their way
     upload: Upload | None = None  # of an update that goes in parts
     missing: int = 0  # bytes, by the last answer
+    morning: Morning | None = None  # until which it was put off
 
     def in_parts(self, now: float) -> Upload | None:
         """How it goes in parts; None if it does not, was put off, or waits for an answer no longer."""
         asked = self.unanswered or (self.upload is not None and self.upload.told_at is not None)
         return self.upload if asked and self.next_at > now else None
+
+    def put_off(self, morning: Morning) -> None:
+        """Offer it on another day."""
+        self.morning, self.next_at = morning, morning.at
+
+    def look(self, allowance: Allowance, now: float) -> None:
+        """If it was put off, until when it is by now."""
+        if self.morning is None or self.next_at != self.morning.at:
+            self.morning = None  # something else has said when
+            return
+        self.morning.look(allowance, now)
+        self.next_at = self.morning.at
 
 
 class Offers:
@@ -142,6 +182,8 @@ class Offers:
         """The offers to make now, of what may still be sent today."""
         actions: list[Action] = []
         left = allowance.uplink
+        for pending in self._pending.values():
+            pending.look(allowance, now)
         on_their_way = [p.next_at for p in self._pending.values() if p.unanswered and p.next_at > now]
         # Those that were offered least often come first, so that eight that nobody answers do not block the rest.
         for sequence, pending in sorted(self._pending.items(), key=lambda item: item[1].delay):
@@ -158,7 +200,7 @@ class Offers:
             size = OFFER_BYTES + (pending.size if pending.with_body and fits else 0)
             if left is not None:
                 if size > left:
-                    pending.next_at = morning(allowance, self._random)
+                    pending.put_off(Morning(allowance, self._random))
                     continue
                 left -= size
             if not fits and pending.upload is None:
@@ -209,7 +251,7 @@ class Offers:
         left = allowance.uplink
         window = window if left is None else min(window, left // part_bytes)
         if not window:
-            pending.next_at = morning(allowance, self._random)
+            pending.put_off(Morning(allowance, self._random))
         sequence = missing.update.sequence
         actions: list[Action] = [SendPart(sequence, piece) for piece in upload.pieces(window)]
         if actions and window < max(1, missing.window // 2):  # so few parts are not answered unasked
@@ -237,8 +279,3 @@ class Offers:
 
 def _pending(offer: Offer, at: float, *, with_body: bool) -> _Pending:
     return _Pending(offer.update, (offer.run, offer.base_version), offer.digest, offer.size, at, with_body)
-
-
-def morning(allowance: Allowance, randomness: random.Random) -> float:
-    """When to go on if this day's allowance is spent, in the owner's seconds."""
-    return allowance.until + _MORNING * randomness.random()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from fedmq.edge_client.core import ClientCore
 from fedmq.edge_client.estimate import known_bytes, update_bytes
 from fedmq.edge_client.feedback import encoded
 from fedmq.edge_client.meter import Meter
+from fedmq.edge_client.offers import Morning
 from fedmq.edge_client.outbox import Outbox
 from fedmq.schemas.codecs import CODECS
 from fedmq.schemas.layout import Entry, Layout
@@ -56,7 +58,7 @@ def test_what_a_link_carries_in_all_is_counted_against_the_day_it_is_carried_on(
     budget = Budget(1000, 2000)
     budget.count(100, 300, NOON)
     budget.count(150, 300, NOON + 10)
-    assert budget.allowance(NOON + 10, 5.0) == Allowance(850, 1700, 5.0 + DAY / 2 - 10)
+    assert budget.allowance(NOON + 10, 5.0) == Allowance(850, 1700, 5.0 + DAY / 2 - 10, 20_000)
     budget.count(900, 2500, NOON + 20)
     assert budget.allowance(NOON + 20, 0.0).downlink == 0, "never less than nothing"
     budget.count(950, 2500, NOON + DAY)
@@ -240,6 +242,88 @@ def test_an_update_that_today_has_no_room_for_is_offered_tomorrow_and_not_by_eve
         moments.add(deadline)
         allowed(core, uplink=10_000, until=1000.0 + DAY)
         assert [action.with_body for action in offers(core.tick(1600.0))] == [True]
+    assert len(moments) == 5
+
+
+MIDNIGHT = 20_001 * DAY
+
+
+def paused_until(wall_of: Callable[[float], float], seconds: int) -> float | None:
+    """When a core that is out of bytes at 0 goes on, looking every ten seconds."""
+    core, budget = ClientCore("e" * 32, random.Random(0), []), Budget(1_000_000)
+    core.foresee(200_000)
+    core.connected(0.0)
+    for now in range(0, seconds, 10):
+        budget.count(900_000, 0, wall_of(now))
+        core.allowance = budget.allowance(wall_of(now), now)
+        core.tick(now)
+        if core.paused is None:
+            return now
+    return None
+
+
+def offered_at(wall_of: Callable[[float], float], seconds: int, in_parts: bool) -> float | None:
+    """When an update that was put off at 0 is offered, looking every ten seconds."""
+    core, budget = connected_core(offer(0, size=100_000)), Budget(1_000_000)
+    core.offers.part_bytes = 4096 if in_parts else 1 << 28
+    budget.count(0, 0, wall_of(0))
+    core.allowance = budget.allowance(wall_of(0), 0)
+    assert offers(core.tick(1.0))
+    budget.count(999_000, 0, wall_of(0))
+    core.allowance = budget.allowance(wall_of(0), 1)
+    assert core.reply(missing(0, (0, 100_000)), 2.0) == [Follow(False)]
+    for now in range(10, seconds, 10):
+        budget.count(999_000, 0, wall_of(now))
+        core.allowance = budget.allowance(wall_of(now), now)
+        if offers(core.tick(now)):
+            return now
+    return None
+
+
+def ntp(now: float) -> float:
+    """What a clock shows that begins in 1970 and is set after five minutes, to noon."""
+    return 10 + now if now < 300 else NOON + now
+
+
+def sleepy(now: float) -> float:
+    """What a clock shows from an hour before midnight on, on a device that is awake a minute in twenty."""
+    return MIDNIGHT - 3600 + 20 * now
+
+
+@pytest.mark.parametrize(("wall_of", "new_day"), [(ntp, 300), (sleepy, 180)])
+def test_a_device_goes_on_within_ten_minutes_of_a_day_that_comes_sooner_than_it_seemed(
+    wall_of: Callable[[float], float], new_day: float
+) -> None:
+    for moment in (
+        paused_until(wall_of, 4000),
+        offered_at(wall_of, 4000, in_parts=False),
+        offered_at(wall_of, 4000, in_parts=True),
+    ):
+        assert moment is not None
+        assert new_day <= moment <= new_day + 610
+
+
+def test_a_device_that_wakes_just_before_midnight_does_not_sleep_as_long_again() -> None:
+    woken_at = 600.0
+    moment = paused_until(lambda now: NOON + now if now < woken_at else MIDNIGHT - 30 + (now - woken_at), 4000)
+    assert moment is not None
+    assert 630 <= moment <= 1240
+
+
+def test_a_morning_comes_nearer_only_and_not_for_all_at_once() -> None:
+    moments = set()
+    for seed in range(5):
+        morning = Morning(Allowance(until=5000.0, day=1), random.Random(seed))
+        first = morning.at
+        morning.look(Allowance(until=9000.0, day=1), 100.0)
+        assert morning.at == first
+        morning.look(Allowance(until=1000.0, day=1), 200.0)
+        assert morning.at == 1600.0
+        morning.look(Allowance(until=90_000.0, day=2), 300.0)
+        assert 300.0 <= morning.at <= 900.0
+        moments.add(morning.at)
+        morning.look(Allowance(until=90_000.0, day=2), 400.0)
+        assert morning.at in moments
     assert len(moments) == 5
 
 
