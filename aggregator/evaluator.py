@@ -69,5 +69,8 @@ class ThreadEvaluator:
             result: Metrics | Exception = self._evaluate(weights)
         except Exception as error:  # the task is the user's: whatever it raises is reported
             result = error
+        except BaseException as error:  # an exit too: in a thread nobody would hear of it
+            result = RuntimeError(f"it raised {error!r}")
+            result.__cause__ = error
         self._results.append((version, result))
         self._done()
