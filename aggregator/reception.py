@@ -150,7 +150,7 @@ class Reception:
             return False
         if message.payload:
             self._attention.wasted(sender)
-            if self._judging.busy or self._commits.holds:
+            if self._at_work:
                 self._statuses.append((sender, message))
             else:
                 self._take_status(sender, message)
@@ -335,7 +335,7 @@ class Reception:
 
     def _turn_away(self, client_id: str, offer: Offer) -> None:
         """An offer of a client that is revoked; what was judged before keeps its verdict."""
-        if self._disk.why is not None or self._commits.holds or self._judging.busy:
+        if self._disk.why is not None or self._at_work:
             return
         if self._transfers is not None:
             self._transfers.over(client_id)
@@ -347,9 +347,14 @@ class Reception:
             self._say_rejected(client_id, offer, "revoked", "")
 
     @property
+    def _at_work(self) -> bool:
+        """Whether a thread has the core, or the buffer: no version may be made of it now."""
+        return self._commits.holds or self._judging.busy
+
+    @property
     def _occupied(self) -> bool:
         """Whether a thread works on the model, so that another vector of it would be one too many."""
-        return self._commits.holds or self._judging.busy or self._publisher.making
+        return self._at_work or self._publisher.making
 
     def _judge(self, client_id: str, offer: Offer, body: memoryview, spool: Spool | None = None) -> None:
         now, core = self._now(), self.core

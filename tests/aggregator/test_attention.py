@@ -12,7 +12,7 @@ from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.attention import Attention
 from fedmq.aggregator.sparing import Sparing
 from fedmq.attentive_link import AttentiveLink
-from fedmq.schemas.messages import Need, Part
+from fedmq.schemas.messages import ClientStatus, Need, Part
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
 from fedmq.transport.link import Message
@@ -134,7 +134,7 @@ def test_what_is_remembered_is_bounded_whatever_ids_somebody_makes_up() -> None:
     assert len(sparing._buckets) < 5000
 
 
-USELESS = ("repeated", "without bytes", "need", "rubbish", "stale", "unsigned")
+USELESS = ("repeated", "without bytes", "need", "rubbish", "stale", "unsigned", "status")
 
 
 @pytest.mark.parametrize("name", USELESS)
@@ -158,9 +158,14 @@ def test_each_message_that_leads_nowhere_is_told(tmp_path: Path, name: str) -> N
         "rubbish": b"\xc1",
         "stale": door.offer(base_version=0),
         "unsigned": door.offer(),
+        "status": encode(ClientStatus(state="online", client_id=CLIENT, incarnation="c" * 32)),
     }
+    topic = TOPICS.status(CLIENT) if name == "status" else TOPICS.update(CLIENT)
     for _ in range(100):
-        door.client.publish(TOPICS.update(CLIENT), payloads[name])
+        if name == "status":  # which only a strategy with a cohort subscribes to
+            door.service.handle(Message(topic, payloads[name]))
+        else:
+            door.client.publish(topic, payloads[name])
     door.work(0.01)
     assert left() <= full - 90
 

@@ -24,7 +24,7 @@ from fedmq.aggregator.transfers import Transfers
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import StoreError
 from fedmq.schemas.layout import Vector
-from fedmq.schemas.messages import Head, Offer, Part, Receipt, Reply
+from fedmq.schemas.messages import ClientStatus, Head, Offer, Part, Receipt, Reply
 from fedmq.schemas.parts import HEADER_BYTES, cut
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
@@ -182,6 +182,20 @@ def test_while_a_large_update_is_judged_the_link_is_served_and_nothing_is_commit
     hall.until(lambda: hall.shown() == 1)
     assert hall.core.state.weights.tolist() == [2.0] * LAYOUT.size
     assert {receipt.verdict for name in ("alice", "bob") for receipt in hall.receipts[name]} == {"accepted"}
+
+
+def test_who_comes_or_goes_while_a_thread_judges_does_so_after_it(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[str] = []
+    monkeypatch.setattr(hall.core, "presence", lambda client_id, online, now: came.append(client_id))
+    hall.goes_on.clear()
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert hall.judging.wait(20)
+    status = ClientStatus(state="online", client_id="bob", incarnation="c" * 32)
+    hall.service.handle(Message(TOPICS.status("bob"), encode(status)))
+    hall.pass_time(1.0)
+    assert came == []
+    hall.goes_on.set()
+    hall.until(lambda: came == ["bob"])
 
 
 def bob_comes_while_alice_is_judged(hall: Hall) -> None:

@@ -22,6 +22,7 @@ def waiting(verdicts: int, since: float = 0.0, lasted: float = 0.0, ended: float
         (waiting(1), 0.05, False, True, False),
         (waiting(1, lasted=0.5), 0.3, False, True, True),
         (waiting(0), 0.3, False, True, True),
+        (waiting(0), 100.0, False, False, False),
         (waiting(1), 0.3, False, False, True),
         (waiting(4095), 0.05, False, False, False),
         (waiting(4096), 0.05, False, False, True),
@@ -31,7 +32,7 @@ def waiting(verdicts: int, since: float = 0.0, lasted: float = 0.0, ended: float
         (waiting(4096, lasted=1.0, ended=0.0), 2.0, False, False, True),
     ],
     ids=["idle", "young", "young and to be shown", "to be shown", "without a verdict to be shown",
-         "old", "few", "many", "not old for a slow disk", "old for a slow disk",
+         "without a verdict", "old", "few", "many", "not old for a slow disk", "old for a slow disk",
          "a third of the time is over", "two thirds are over"],
 )  # fmt: skip
 def test_when_a_commit_is_due(pace: Pace, now: float, idle: bool, wanted: bool, due: bool) -> None:

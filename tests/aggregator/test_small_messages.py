@@ -10,7 +10,8 @@ import pytest
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.quarantine import Held
 from fedmq.schemas.errors import Reason
-from fedmq.schemas.messages import Receipt
+from fedmq.schemas.messages import Progress, Receipt
+from fedmq.schemas.wire import decode
 from fedmq.transport.link import Message
 from tests.aggregator.door import CLIENT, LAYOUT, TOPICS, Door
 from tests.aggregator.small_run import RUN
@@ -44,6 +45,13 @@ def test_a_progress_without_room_for_any_name_names_nobody(tmp_path: Path) -> No
     progress = door.progress()
     assert progress.quarantine == ()
     assert progress.quarantined == 1
+
+
+@pytest.mark.timeout(60)
+def test_what_fits_nowhere_is_encoded_all_the_same(door: Door) -> None:
+    progress = door.progress()
+    door._inner._limit = 10
+    assert decode(door.service._publisher._fitting(progress), Progress)[0].clients == ()
 
 
 def test_answers_that_do_not_fit_into_one_message_go_in_several(door: Door) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fedmq.schemas.errors import ProtocolError
-from fedmq.schemas.messages import ClientStatus, Head, Offer, Progress, ProtocolMessage
+from fedmq.schemas.messages import ClientStatus, Head, Offer, Part, Progress, ProtocolMessage
 from fedmq.schemas.plan import Plan
 from fedmq.schemas.wire import HEADER_LIMIT, decode, encode
 from tests.generators import MESSAGES, unhurried
@@ -207,6 +207,8 @@ def test_another_protocol_is_refused_with_both_numbers(theirs: object) -> None:
 
 def test_another_kind_of_message_is_refused() -> None:
     assert refusal_of(msgpack.packb(HEAD), Offer).startswith("kind: Input should be 'offer', found 'head'")
+    with pytest.raises(ProtocolError, match=r"^kind: expected one of 'offer', 'part', found 'head'$"):
+        decode(msgpack.packb(HEAD), Offer, Part)
 
 
 @pytest.mark.parametrize(
