@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 
 from fedmq.aggregator.aside import LARGE_BYTES
-from fedmq.aggregator.attention import Attention, Wasted
 from fedmq.aggregator.commits import Commits
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.disk_fault import DiskFault
+from fedmq.aggregator.door import Door
 from fedmq.aggregator.gate import Gate
 from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.judging import Answer, Judging
 from fedmq.aggregator.publisher import Publisher
-from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.replies import Replies
-from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.sparing import Sparing
 from fedmq.aggregator.transfers import Transfers
 from fedmq.aggregator.vectors import Step
@@ -37,8 +33,6 @@ __all__ = ["Reception"]
 
 log = logging.getLogger("fedmq.aggregator")
 
-_HELD_REST_SECONDS = 1.0  # between two messages of a client in quarantine that are looked at
-_LONGEST_HELD_SECONDS = 300.0  # until a client in quarantine offers again
 _HELD_SECONDS = 1.0  # until an update is offered again while a huge buffer is written
 
 
@@ -55,9 +49,8 @@ class Reception:
         disk: whether it works.
         publisher: asked for parts of snapshots, and what shows who was heard.
         transfers: takes updates that come in parts; None for links on which any message fits.
-        revoked: devices that are out.
-        releases: clients that somebody lets out of quarantine.
-        attention: told what leads nowhere.
+        door: who is listened to.
+        sparing: which lines of the log are written.
         most_bytes: of a message; None for what the link takes.
         step: called after each step of what happens to an update, with its name.
         now: seconds of the run.
@@ -79,9 +72,8 @@ class Reception:
         disk: DiskFault,
         publisher: Publisher,
         transfers: Transfers | None,
-        revoked: Revoked,
-        releases: Releases,
-        attention: Attention,
+        door: Door,
+        sparing: Sparing,
         most_bytes: int | None,
         step: Step,
         now: Callable[[], float],
@@ -96,15 +88,9 @@ class Reception:
         self._disk = disk
         self._publisher = publisher
         self._transfers = transfers
-        self._revoked = revoked
-        self._releases = releases
+        self._door = door
+        self._sparing = sparing
         self._most_bytes = most_bytes or sys.maxsize
-        self._sparing = Sparing()
-        self._seldom = Sparing(at_once=1)
-        self._left_out: Counter[str] = Counter()  # messages that were not read, and no line of the log has said so
-        # Refusals, by client and reason: the core or its buffer may be a thread's when there is one.
-        self._uncounted: Counter[tuple[str, Reason]] = Counter()
-        self._attention = attention
         self._judging = Judging(link.wake)
         self._failed: tuple[str, Offer, Exception] | None = None
         self._statuses: list[tuple[str, Message]] = []  # that came while the core or its buffer was a thread's
@@ -140,8 +126,9 @@ class Reception:
             client_id = topic[len(self._updates) :]
             if not is_id(client_id):
                 raise ProtocolError("malformed", f"{client_id[:80]!r} is no client id")
-            if client_id in self.core.state.quarantine.held:
-                self._hold_off(client_id, message)
+            if self._door.holds(client_id):
+                if (later := self._door.hold_off(client_id, message.payload)) is not None:
+                    self._reply(client_id, later)
             else:
                 self._told(client_id, message)
             return True
@@ -149,7 +136,7 @@ class Reception:
         if sender is None:
             return False
         if message.payload:
-            self._attention.wasted(sender)
+            self._door.wasted(sender)
             if self._at_work:
                 self._statuses.append((sender, message))
             else:
@@ -158,7 +145,7 @@ class Reception:
 
     def _take_status(self, client_id: str, message: Message) -> None:
         """A client came or went. Raises ProtocolError: it cannot be read."""
-        if client_id in self.core.state.quarantine.held:
+        if self._door.holds(client_id):
             self.core.state.later["quarantine"] += 1
             return
         status, _ = decode(message.payload, ClientStatus)
@@ -180,34 +167,15 @@ class Reception:
             self._verdict(done.client_id, done.offer, done.answer, done.before, self._now())
         if self._commits.holds:  # whoever is gone or shut out may be the last that a cohort waits for
             return True
-        if self._uncounted:
-            uncounted, self._uncounted = self._uncounted, Counter()
-            for (client_id, reason), times in uncounted.items():
-                if self.core.unreadable(client_id, reason, self._now(), times):
-                    self._shut_out(client_id)
-        for (client_id, why), times in self._attention.take().items():
-            self.core.state.later[why] += times
-            self._say_unread(client_id, why, times)
+        for client_id in self._door.settle():
+            self._shut_out(client_id)
         statuses, self._statuses = self._statuses, []
         for client_id, message in statuses:
             try:
                 self._take_status(client_id, message)
             except ProtocolError as error:
-                self.unreadable(message, error)
+                self._door.unreadable(message.topic, message.payload, error)
         return True
-
-    def unreadable(self, message: Message, error: ProtocolError) -> None:
-        """A message that cannot be read: it has no answer, since there is nothing in it that one could name."""
-        topic, client_id = message.topic, self._topics.sender(message.topic)
-        if client_id is not None and message.payload:
-            self._uncounted[client_id, error.reason] += 1
-            self._attention.wasted(client_id)
-        elif client_id is not None:  # nobody has signed it, and it says nothing: no client is to answer for it
-            self._attention.forged(client_id)
-        if (left_out := self._sparing.line(topic, self._now())) is not None:
-            log.warning(
-                "ignored topic=%s reason=%s detail=%r left_out=%d", topic[:200], error.reason, str(error), left_out
-            )
 
     def answer(self, replies: Replies) -> None:
         """Tell clients what became of their offers."""
@@ -218,27 +186,27 @@ class Reception:
 
     def committing(self) -> None:
         """All that was decided until now is in the commit that begins."""
-        self._releases.committing()
+        self._door.committing()
         if self._transfers is not None:
             self._transfers.committing()
 
     def committed(self) -> None:
         """The commit that had begun is on the disk."""
-        self._releases.committed()
+        self._door.committed()
         if self._transfers is not None:
             self._transfers.committed()
 
     def forget(self) -> None:
         """The verdicts since the last commit are void: whoever waits for one will offer again."""
         self._judging.clear()
-        self._releases.forget()
+        self._door.forget()
         if self._transfers is not None:
             self._transfers.forgotten()
 
     def reloaded(self, core: AggregatorCore) -> None:
         """The core that goes on from the last commit. The update that broke the one before must not come back."""
         self.forget()
-        self.core = core
+        self.core = self._door.core = core
         failed, self._failed = self._failed, None
         if failed is not None:
             (client_id, offer, error), judged = failed, core.judged
@@ -259,7 +227,7 @@ class Reception:
             return
         said, body = decode(message.payload, Offer, Part, Need)
         accepted, useful = self.core.state.accepted, False
-        if client_id in self._revoked.ids():
+        if client_id in self._door.out():
             if isinstance(said, Offer):
                 self._turn_away(client_id, said)
         elif isinstance(said, Offer):
@@ -273,7 +241,7 @@ class Reception:
         elif isinstance(said, Need):
             self._publisher.need(client_id, said, self._now())
         if not useful and self.core.state.accepted == accepted:
-            self._attention.wasted(client_id)
+            self._door.wasted(client_id)
 
     def _lacks(self, client_id: str, part: Part, size: int) -> bool:
         return self._transfers is not None and self._transfers.lacks(client_id, part, size)
@@ -282,21 +250,6 @@ class Reception:
     def _begun(self) -> int:
         """How many updates in parts have begun to come."""
         return self._transfers.begun if self._transfers is not None else 0
-
-    def _hold_off(self, client_id: str, message: Message) -> None:
-        """A client in quarantine is told now and then how long it has to wait; nothing else of it is read."""
-        left = self.core.state.quarantine.held[client_id].until - self._now()
-        if not self._attention.reads(client_id):
-            return
-        self._attention.rest(client_id, _HELD_REST_SECONDS, "quarantine")
-        with suppress(ProtocolError):
-            said, _ = decode(message.payload, Offer, Part, Need)
-            if isinstance(said, Offer):
-                # It may be released at any moment, and is to notice that.
-                seconds = min(max(left, 1.0), _LONGEST_HELD_SECONDS)
-                self._reply(client_id, Later(update=said.update, reason="quarantine", seconds=seconds))
-                return
-        self.core.state.later["quarantine"] += 1
 
     def _shut_out(self, client_id: str) -> None:
         """A client has come into quarantine: what is half here of it goes, and no round waits for it."""
@@ -315,23 +268,9 @@ class Reception:
         """
         if self._judging.busy:
             return
-        revoked = self._revoked.ids()
-        self.core.state.scores.leave_out(revoked)
-        self._publisher.unheard(revoked)
-        quarantine = self.core.state.quarantine
-        asked = self._releases.take()
-        gone = [(client_id, "its time is over") for client_id in quarantine.over(now)]
-        gone += [(client_id, "somebody released it") for client_id in asked if quarantine.release(client_id)]
-        for client_id, why in gone:
-            self._attention.again(client_id)
-            log.warning("quarantine ended client=%s why=%r", client_id, why)
-        if gone or asked:
+        if self._door.let_go(now):
             self._commits.judged(now)
-
-    def _say_unread(self, client_id: str, why: Wasted, times: int) -> None:
-        self._left_out[client_id] += times
-        if self._seldom.line(client_id, self._now()) is not None:
-            log.warning("not read client=%s reason=%s messages=%d", client_id, why, self._left_out.pop(client_id))
+        self._publisher.unheard(self._door.out())
 
     def _turn_away(self, client_id: str, offer: Offer) -> None:
         """An offer of a client that is revoked; what was judged before keeps its verdict."""
@@ -404,7 +343,7 @@ class Reception:
         self._step("judged")
         if answer.reason is not None:
             self._say_rejected(client_id, offer, answer.reason, answer.detail)
-            if client_id in core.state.quarantine.held:
+            if self._door.holds(client_id):
                 self._shut_out(client_id)
 
     def _say_rejected(self, client_id: str, offer: Offer, reason: Reason, detail: str) -> None:

@@ -16,6 +16,7 @@ from fedmq.aggregator.attention import Attention
 from fedmq.aggregator.commits import Commits, Done
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.disk_fault import DiskFault
+from fedmq.aggregator.door import Door
 from fedmq.aggregator.evaluations import Evaluations
 from fedmq.aggregator.evaluator import Evaluator
 from fedmq.aggregator.fence import Fence
@@ -24,6 +25,7 @@ from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.reception import Reception
 from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.revoked import Revoked
+from fedmq.aggregator.sparing import Sparing
 from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.transfers import Transfers
@@ -117,12 +119,14 @@ class AggregatorService:
         self._begun = clock() - core.state.seconds
         self._commits = Commits(store, link.wake, self.now)
         self._disk = DiskFault()
-        self._attention = attention or Attention(clock)
+        sparing = Sparing()
+        self._door = Door(
+            topics=topics, core=core, attention=attention or Attention(clock), revoked=revoked or Revoked(None),
+            releases=releases or Releases(None), sparing=sparing, now=self.now,
+        )  # fmt: skip
         self._reception = Reception(
             link=link, topics=topics, core=core, incarnation=incarnation, gate=self._gate, commits=self._commits,
-            disk=self._disk, publisher=publisher, transfers=transfers, revoked=revoked or Revoked(None),
-            releases=releases or Releases(None),
-            attention=self._attention,
+            disk=self._disk, publisher=publisher, transfers=transfers, door=self._door, sparing=sparing,
             most_bytes=most_message_bytes, step=step, now=self.now,
         )  # fmt: skip
         self._look_at = 0.0  # for who leaves the quarantine
@@ -251,10 +255,7 @@ class AggregatorService:
 
     def refused(self, topic: str, why: str) -> None:
         """A message was not signed as it has to be. It has no verdict: who sent it may be anyone."""
-        self._core.state.rejected["signature"] += 1
-        client_id = self._topics.sender(topic)
-        if client_id is not None:
-            self._attention.forged(client_id)
+        self._door.forged(topic)
 
     def stop(self, ending: Ending) -> None:
         """Commit if that is soon done, say goodbye, end. What is not committed will be offered again.
@@ -322,7 +323,7 @@ class AggregatorService:
             if not self._reception.received(message):
                 self._shown_by_others(message.topic, message.payload)
         except ProtocolError as error:
-            self._reception.unreadable(message, error)
+            self._door.unreadable(message.topic, message.payload, error)
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state

@@ -63,14 +63,14 @@ def test_whose_updates_count_may_be_as_fast_as_it_can() -> None:
 
 def test_whose_updates_in_parts_count_may_be_as_fast_as_it_can_too(tmp_path: Path) -> None:
     door = Door(tmp_path, Rules(RUN, LAYOUT))
-    full = door.service._attention._wasted.left(CLIENT, door.broker.time.now)
+    full = door.service._door._attention._wasted.left(CLIENT, door.broker.time.now)
     for _ in range(400):
         whole = door.offer()
         offer = header_of(whole).model_copy(update={"number": 1})
         part = Part(run=RUN, update=offer.update, digest=offer.digest, offset=0, number=2)
         door.say(encode(offer), encode(part, whole[-offer.size :]), seconds=0.002)
     assert door.state.accepted == 400
-    assert door.service._attention._wasted.left(CLIENT, door.broker.time.now) == full
+    assert door.service._door._attention._wasted.left(CLIENT, door.broker.time.now) == full
 
 
 def test_what_is_not_signed_has_a_budget_of_its_own() -> None:
@@ -141,7 +141,7 @@ USELESS = ("repeated", "without bytes", "need", "rubbish", "stale", "unsigned", 
 def test_each_message_that_leads_nowhere_is_told(tmp_path: Path, name: str) -> None:
     rules = Rules(RUN, LAYOUT, max_staleness=1)
     door = Door(tmp_path, rules, signed=name == "unsigned", strategy=plain_fedbuff(1000))
-    attention = door.service._attention
+    attention = door.service._door._attention
     first = door.offer()
     door.say(first)
     door.signed = False
@@ -174,7 +174,7 @@ def test_an_update_that_counts_is_not_told(tmp_path: Path) -> None:
     door = Door(tmp_path, Rules(RUN, LAYOUT), strategy=plain_fedbuff(1000))
     door.say(*(door.offer() for _ in range(60)))
     assert door.state.accepted == 60
-    assert door.service._attention._wasted.left(CLIENT, door.broker.time.now) == 200.0
+    assert door.service._door._attention._wasted.left(CLIENT, door.broker.time.now) == 200.0
 
 
 class Room:
@@ -277,12 +277,12 @@ def test_a_part_is_told_if_it_brings_nothing(tmp_path: Path) -> None:
     door.say(encode(offer), seconds=0.01)
     door.say(part, seconds=0.01)
     assert door.state.accepted == 1
-    left = door.service._attention._wasted.left(CLIENT, door.broker.time.now)
+    left = door.service._door._attention._wasted.left(CLIENT, door.broker.time.now)
     assert left == pytest.approx(199.5, abs=0.5)  # for the offer without its bytes
     for _ in range(20):
         door.client.publish(TOPICS.update(CLIENT), part)
     door.work(0.01)
-    assert door.service._attention._wasted.left(CLIENT, door.broker.time.now) < left - 15
+    assert door.service._door._attention._wasted.left(CLIENT, door.broker.time.now) < left - 15
 
 
 @pytest.mark.parametrize("why", ["no room", "no disk"])
@@ -302,5 +302,5 @@ def test_a_part_is_told_if_it_is_not_kept(
     for _ in range(1000):
         door.client.publish(TOPICS.update(CLIENT), part)
     door.work(1.0)
-    assert door.service._attention._wasted.left(CLIENT, door.broker.time.now) < -700.0
+    assert door.service._door._attention._wasted.left(CLIENT, door.broker.time.now) < -700.0
     assert len([record for record in caplog.records if "a part was not kept" in record.message]) <= 20

@@ -276,7 +276,7 @@ def test_who_is_taken_out_while_their_update_is_judged_keeps_that_verdict(
 ) -> None:
     out = tmp_path / "revoked"
     out.write_text("")
-    hall.service._reception._revoked = Revoked(out)
+    hall.service._door._revoked = Revoked(out)
     judging, goes_on = threading.Event(), threading.Event()
 
     def slowly(offer: Offer, body: memoryview, rules: Rules, digest: str | None) -> Iterable[tuple[int, Vector]]:
