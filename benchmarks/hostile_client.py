@@ -4,10 +4,11 @@
     python benchmarks/hostile_client.py --seeds 1 --seconds 20
 
 Everything is as it is installed: `fedmq provision`, `fedmq broker --secure` with Mosquitto, `fedmq aggregator`, honest
-devices as processes, each with its bundle, TLS, its password and signatures. They learn digits, half a second apart.
-The hostile one sends what `hostile_sender.py` makes, as fast as the broker takes it: nothing (`none`), what never leads
-to quarantine (`innocent`), or everything (`all`), in turn for each seed. Said are accuracy at the end, seconds from the
-start of the devices to version 1 and to a goal, peak memory, size of folder and log, and what was counted.
+devices as processes, each with its bundle, TLS, its password and signatures. They learn digits, each with a pace of its
+own: with equal ones they march in step, and one update of anybody else ends that. The hostile one sends what
+`hostile_sender.py` makes, as fast as the broker takes it: nothing (`none`), what never leads to quarantine
+(`innocent`), or everything (`all`), in turn for each seed. Said are accuracy at the end, seconds from the start of the
+devices to version 1 and to a goal, peak memory, size of folder and log, and what was counted.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ class World:
     def device(self, number: int) -> None:
         name = f"dev-{number}"
         config = ["--config", f"{self.root}/devices/{name}/federation.toml", "--client-id", name]
-        self.start(name, "client", *config, "--set=device.pace=0.5", DEVICE=str(number), DEVICES=str(HONEST))
+        pace = f"--set=device.pace={0.4 + 0.05 * number:.2f}"
+        self.start(name, "client", *config, pace, DEVICE=str(number), DEVICES=str(HONEST))
 
     def mallory(self, kinds: str, seconds: float) -> subprocess.Popen[str]:
         sender = [sys.executable, str(HERE / "hostile_sender.py"), f"{self.root}/devices/{MALLORY}", MALLORY]
