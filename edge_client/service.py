@@ -171,7 +171,8 @@ class ClientService:
             self._meter.cut_off()
             self._core.disconnected()
             self._echo.disconnected()
-            log.warning("disconnected client=%s reason=%r", self._client_id, of_a_login(event.reason))
+            reason = of_a_login(event.reason) if event.login_refused else event.reason
+            log.warning("disconnected client=%s reason=%r", self._client_id, reason)
         elif isinstance(event, Refused):
             self._echo.refused(event.topic, event.reason)
 

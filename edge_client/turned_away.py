@@ -12,13 +12,9 @@ UNANSWERED = (
     "its key the one that the aggregator has? ask the operator, or for a new bundle"
 )
 
-_LOGIN = ("not authorized", "user name or password", "certificate is revoked")  # of what a link says
-
 
 def of_a_login(reason: str) -> str:
-    """Why a connection ended, with what to do if the broker does not take the login."""
-    if not any(said in reason.lower() for said in _LOGIN):
-        return reason
+    """Why the broker does not take the login, with what to do."""
     return f"{reason} (if this device was taken out of the federation, ask its operator for a new bundle)"
 
 

@@ -34,11 +34,13 @@ class Disconnected:
     Attributes:
         reason: for people: what happened and, where it helps, what to do.
         taken_over: the broker said that another connection with this client id took its place (MQTT 5 only).
+        login_refused: the broker does not take this user, password or certificate.
 
     """
 
     reason: str
     taken_over: bool = False
+    login_refused: bool = False
 
 
 class Message(NamedTuple):

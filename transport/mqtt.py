@@ -8,12 +8,13 @@ import socket
 import ssl
 import time
 from collections import deque
+from dataclasses import replace
 from selectors import EVENT_READ, DefaultSelector
 
 from fedmq.schemas.errors import TransportError
 from fedmq.transport.link import Connected, Disconnected, Event, Message, Will
 from fedmq.transport.mqtt_limit import MessageLimit
-from fedmq.transport.mqtt_reasons import network_said
+from fedmq.transport.mqtt_reasons import is_of_login, network_said
 from fedmq.transport.mqtt_retry import Retry
 from fedmq.transport.mqtt_session import Session
 from fedmq.transport.mqtt_settings import MqttSettings
@@ -263,7 +264,8 @@ class MqttLink:
         except (OSError, ValueError) as error:
             self._dial = None
             self._retry.failed()
-            self._events.append(Disconnected(network_said(error, self._settings.where)))
+            said = network_said(error, self._settings.where)
+            self._events.append(Disconnected(said, login_refused=is_of_login(error)))
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, Message):
@@ -281,9 +283,9 @@ class MqttLink:
         session.discard()
         reason = session.ended
         if session.connected and self._limit.ended(session.largest_on_its_way, for_its_size=session.packet_too_large):
-            reason = Disconnected(f"{reason.reason}; now with messages of at most {self._limit.bytes} bytes")
+            reason = replace(reason, reason=f"{reason.reason}; now with messages of at most {self._limit.bytes} bytes")
         if self._retry.failed(version_refused=session.version_refused):
-            reason = Disconnected(f"{reason.reason}; now with MQTT {self._retry.version}")
+            reason = replace(reason, reason=f"{reason.reason}; now with MQTT {self._retry.version}")
         self._events.append(reason)
         return False
 

@@ -8,9 +8,19 @@ import ssl
 
 from fedmq.transport.mqtt_socket import PacketTooLargeError
 
-__all__ = ["PACKET_TOO_LARGE", "TAKEN_OVER", "UNSUPPORTED_VERSION", "broker_said", "connection_said", "network_said"]
+__all__ = [
+    "LOGIN_REFUSED",
+    "PACKET_TOO_LARGE",
+    "TAKEN_OVER",
+    "UNSUPPORTED_VERSION",
+    "broker_said",
+    "connection_said",
+    "is_of_login",
+    "network_said",
+]
 
 UNSUPPORTED_VERSION = 0x84
+LOGIN_REFUSED = (0x86, 0x87)
 TAKEN_OVER = 0x8E
 PACKET_TOO_LARGE = 0x95
 
@@ -58,7 +68,7 @@ def network_said(error: Exception, where: str) -> str:
                 f"the certificate of {where} is not trusted: {error.verify_message}; "
                 "set ca_file to the authority that signed it, and connect by a name that it contains"
             )
-        case ssl.SSLError() if "CERTIFICATE_REVOKED" in (getattr(error, "reason", None) or ""):
+        case ssl.SSLError() if is_of_login(error):
             return f"the broker at {where} says that this certificate is revoked"
         case ssl.SSLError():
             detail = (getattr(error, "reason", None) or error.strerror or str(error)).lower().replace("_", " ")
@@ -76,6 +86,11 @@ def network_said(error: Exception, where: str) -> str:
         case OSError():
             return f"the connection to {where} failed: {error.strerror or error}"
     return f"the connection to {where} failed: {error}"
+
+
+def is_of_login(failure: Exception) -> bool:
+    """Whether the broker does not take this certificate."""
+    return isinstance(failure, ssl.SSLError) and "CERTIFICATE_REVOKED" in (getattr(failure, "reason", None) or "")
 
 
 def connection_said(failure: Exception, where: str, *, accepted: bool) -> str:

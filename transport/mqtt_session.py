@@ -15,7 +15,15 @@ from fedmq.transport.link import Connected, Disconnected, Event, Message, Refuse
 from fedmq.transport.mqtt_limit import MessageLimit
 from fedmq.transport.mqtt_packets import Publish
 from fedmq.transport.mqtt_paho import IN_FLIGHT, PahoClient
-from fedmq.transport.mqtt_reasons import PACKET_TOO_LARGE, TAKEN_OVER, UNSUPPORTED_VERSION, broker_said, connection_said
+from fedmq.transport.mqtt_reasons import (
+    LOGIN_REFUSED,
+    PACKET_TOO_LARGE,
+    TAKEN_OVER,
+    UNSUPPORTED_VERSION,
+    broker_said,
+    connection_said,
+    is_of_login,
+)
 from fedmq.transport.mqtt_retry import MqttVersion
 from fedmq.transport.mqtt_settings import MqttSettings
 from fedmq.transport.mqtt_socket import Wire
@@ -197,9 +205,9 @@ class Session:
         else:
             self._wire.want(EVENT_READ | EVENT_WRITE if self._unsent else EVENT_READ)
 
-    def _end(self, reason: str, *, taken_over: bool = False) -> None:
+    def _end(self, reason: str, *, taken_over: bool = False, login_refused: bool = False) -> None:
         if self.ended is None:
-            self.ended = Disconnected(reason, taken_over)
+            self.ended = Disconnected(reason, taken_over, login_refused)
             self._wire.close()
 
     def _on_connect(
@@ -207,7 +215,8 @@ class Session:
     ) -> None:
         if code.is_failure:
             self.version_refused = code.value == UNSUPPORTED_VERSION
-            self._end(broker_said("refused the connection", self._settings.where, code.value, code.getName()))
+            said = broker_said("refused the connection", self._settings.where, code.value, code.getName())
+            self._end(said, login_refused=code.value in LOGIN_REFUSED)
             return
         self.connected = True
         largest: int | None = getattr(properties, "MaximumPacketSize", None)
@@ -225,7 +234,7 @@ class Session:
             self._end(said, taken_over=code.value == TAKEN_OVER)
         elif failure is not None:
             self.version_refused = not self.connected and isinstance(failure, EOFError | ConnectionError)
-            self._end(connection_said(failure, where, accepted=self.connected))
+            self._end(connection_said(failure, where, accepted=self.connected), login_refused=is_of_login(failure))
         elif code.getName() == "Keep alive timeout":
             self._end(f"nothing was heard from {where} for {2 * self._client.keepalive} s; the network or it is gone")
         else:

@@ -142,7 +142,8 @@ def _connect(link: Link, where: str) -> int | None:
         if isinstance(event, Disconnected):
             failures += 1
             if failures > 1:  # the first may only be about the version of MQTT
-                raise TransportError(f"{where}: {of_a_login(event.reason)}")
+                reason = of_a_login(event.reason) if event.login_refused else event.reason
+                raise TransportError(f"{where}: {reason}")
         elif event is None and time.monotonic() >= deadline:
             raise TransportError(f"{where}: no answer within {_SECONDS:g} s")
 

@@ -19,7 +19,6 @@ from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService
 from fedmq.edge_client.training import NumpyTrainer
-from fedmq.edge_client.turned_away import of_a_login
 from fedmq.schemas.errors import ProtocolError, Reason
 from fedmq.schemas.layout import Entry, Layout
 from fedmq.schemas.messages import (
@@ -36,7 +35,7 @@ from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.tasks.contract import Arrays, Trained
-from fedmq.transport.link import Message
+from fedmq.transport.link import Disconnected, Message
 from fedmq.transport.memory import MemoryBroker
 from tests.edge_client.words import DIGEST, RUN, offline, online
 
@@ -378,19 +377,13 @@ def test_of_an_aggregator_that_is_gone_no_answer_is_missed(device: Device) -> No
     assert device.service.complaint == ""
 
 
-@pytest.mark.parametrize(
-    ("reason", "advised"),
-    [
-        ("the broker at b:1 refused the connection: not authorized (0x87); check username", True),
-        ("the broker at b:1 refused the connection: bad user name or password (0x86)", True),
-        ("the broker at b:1 says that this certificate is revoked", True),
-        ("no broker answers at b:1; is it running?", False),
-    ],
-)
-def test_a_login_that_is_not_taken_names_the_way_out(reason: str, advised: bool) -> None:
-    said = of_a_login(reason)
-    assert said.startswith(reason)
-    assert ("ask its operator for a new bundle" in said) == advised
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_login_that_is_not_taken_names_the_way_out(
+    device: Device, refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    device.service.handle(Disconnected("the broker at b:1 says no", login_refused=refused))
+    assert "the broker at b:1 says no" in caplog.messages[-1]
+    assert ("ask its operator for a new bundle" in caplog.messages[-1]) == refused
 
 
 def test_a_device_that_was_taken_out_of_the_federation_ends_and_says_what_to_do(device: Device) -> None:

@@ -20,7 +20,7 @@ from fedmq.broker_config.child import start_child
 from fedmq.broker_config.mosquitto import find_mosquitto
 from fedmq.transport.link import Disconnected, Message, Refused
 from fedmq.transport.mqtt import MqttLink
-from fedmq.transport.mqtt_reasons import connection_said, network_said
+from fedmq.transport.mqtt_reasons import connection_said, is_of_login, network_said
 from fedmq.transport.mqtt_settings import MqttSettings
 from tests.brokers import PATIENCE, expect, fence, opened, read_packet, scripted_broker, subscribed
 
@@ -122,9 +122,10 @@ def test_a_wrong_password_is_refused_with_advice_and_the_right_one_is_let_in(
     for wrong in (replace(settings, password="wrong"), replace(settings, username=None)):
         link = connect(wrong)
         link.open()
-        reason = expect(link, Disconnected).reason
-        assert "refused the connection" in reason
-        assert "check username" in reason
+        ended = expect(link, Disconnected)
+        assert ended.login_refused
+        assert "refused the connection" in ended.reason
+        assert "check username" in ended.reason
     subscribed(opened(connect(replace(settings, password="right"))), "ada/a")
 
 
@@ -240,4 +241,5 @@ def test_what_a_failed_handshake_means(reason: str | None, says: str) -> None:
     if reason is not None:
         error.reason = reason
     assert network_said(error, "b:1").startswith(says)
+    assert is_of_login(error) is ("revoked" in says)
     assert connection_said(error, "b:1", accepted=True).startswith(says)
