@@ -24,11 +24,12 @@ from fedmq.aggregator.limits import limits
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.revoked import Revoked
+from fedmq.aggregator.room import Room, spool_bytes
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State, VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy
-from fedmq.aggregator.transfers import Transfers, spool_bytes
+from fedmq.aggregator.transfers import Transfers
 from fedmq.attentive_link import AttentiveLink
 from fedmq.background import Background
 from fedmq.beginning import Beginning, has_torch
@@ -203,7 +204,7 @@ class Aggregator:
             settings.aggregator.allowance(),
             settings.aggregator.quarantine(signed=keys is not None),
         )
-        room = spool_bytes(settings.aggregator.spool_bytes, rules.most_bytes)
+        most = spool_bytes(settings.aggregator.spool_bytes, rules.most_bytes)
         topics = Topics(settings.federation)
         incarnation = os.urandom(16).hex()
         gone = AggregatorPresence(state="offline", run=state.run, incarnation=incarnation, version=state.version)
@@ -235,7 +236,7 @@ class Aggregator:
                 raise StoreError(f"run folder {settings.run_folder}: the run is gone from it")
             return core_of(last)
 
-        self._transfers = Transfers(settings.run_folder / "parts", room)
+        self._transfers = Transfers(Room(settings.run_folder / "parts", most))
         service = AggregatorService(
             link=link,
             topics=topics,

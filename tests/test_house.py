@@ -41,6 +41,7 @@ MAY_USE_THE_TRANSPORT = {
     "aggregator/reception.py",
     "aggregator/snapshots.py",
     "aggregator/transfer.py",
+    "aggregator/room.py",
     "aggregator/transfers.py",
     "edge_client/download.py",
     "edge_client/fetch.py",

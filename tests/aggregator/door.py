@@ -14,6 +14,7 @@ from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.revoked import Revoked
+from fedmq.aggregator.room import Room
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State
 from fedmq.aggregator.store import Store
@@ -88,7 +89,7 @@ class Door:
             publisher=Publisher(self.link, TOPICS, Plan(), codec_named("float32"), interval=0.0),
             incarnation="b" * 32,
             store=self.store,
-            transfers=Transfers(self.parts, 1 << 30),
+            transfers=Transfers(Room(self.parts, 1 << 30)),
             revoked=Revoked(folder / "revoked"),
             releases=Releases(folder / "run" if stored else None),
             most_message_bytes=MOST_BYTES,

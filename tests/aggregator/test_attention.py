@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmq.aggregator import transfers
+from fedmq.aggregator import room
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.attention import Attention
 from fedmq.aggregator.sparing import Sparing
@@ -289,7 +289,7 @@ def test_a_part_is_told_if_it_brings_nothing(tmp_path: Path) -> None:
 def test_a_part_is_told_if_it_is_not_kept(
     tmp_path: Path, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(transfers, "_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(room, "_IN_MEMORY_BYTES", 0)
     (tmp_path / "parts").write_text("a file")
     door = Door(tmp_path, Rules(RUN, LAYOUT))
     payload = door.offer()
@@ -297,7 +297,7 @@ def test_a_part_is_told_if_it_is_not_kept(
     door.say(encode(offer))
     if why == "no room":
         assert door.service._reception._transfers is not None
-        door.service._reception._transfers._most_bytes = 0
+        door.service._reception._transfers._room._most_bytes = 0
     part = encode(Part(run=RUN, update=offer.update, digest=offer.digest, offset=0, number=1), payload[-16:])
     for _ in range(1000):
         door.client.publish(TOPICS.update(CLIENT), part)

@@ -17,6 +17,7 @@ from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judging import Judging
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.revoked import Revoked
+from fedmq.aggregator.room import Room
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State
 from fedmq.aggregator.store import Commit, Store
@@ -76,7 +77,7 @@ class Hall:
             publisher=Publisher(link, TOPICS, Plan(), codec_named("float32"), 0.0, folder / "parts"),
             incarnation="b" * 32,
             store=self.store,
-            transfers=Transfers(folder / "parts", 1 << 30),
+            transfers=Transfers(Room(folder / "parts", 1 << 30)),
             reload=self.reloaded,
             clock=lambda: self.broker.time.now,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fedmq.aggregator.transfers import Transfers, spool_bytes
+from fedmq.aggregator.room import Room, spool_bytes
+from fedmq.aggregator.transfers import Transfers
 from fedmq.schemas.errors import ConfigError, ProtocolError, StoreError
 from fedmq.schemas.messages import Later, Missing, Offer, Part, UpdateId
 from fedmq.transport.spool import FileSpool, MemorySpool
@@ -77,7 +79,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def made(most_bytes: int) -> Transfers:
-            transfers = Transfers(tmp_path / "parts", most_bytes)
+            transfers = Transfers(Room(tmp_path / "parts", most_bytes))
             stack.callback(transfers.close)
             return transfers
 
@@ -174,14 +176,14 @@ def test_the_next_updates_come_while_the_first_are_whole_and_a_fourth_waits_for_
     assert isinstance(fourth.ask(), Later)
     for sending in (first, second, third):
         assert bytes(sending.ask().view()) == BODY  # type: ignore[union-attr]
-    assert transfers._taken == 3 * SIZE
+    assert transfers._room.taken == 3 * SIZE
     commit(transfers, second)
-    assert transfers._taken == 2 * SIZE
+    assert transfers._room.taken == 2 * SIZE
     send_whole(fourth)
     for sending in (first, third, fourth):
         assert isinstance(sending.ask(), MemorySpool)
     commit(transfers, first, third, fourth)
-    assert transfers._taken == 0
+    assert transfers._room.taken == 0
     assert list(transfers._all()) == []
 
 
@@ -228,7 +230,7 @@ def test_a_restart_goes_on_with_both_updates_of_a_client_in_any_order(transfers:
     transfers.close()
     for offered_first in (0, 1):
         after = start(2 * SIZE)
-        assert after._left.taken == 2 * SIZE
+        assert after._room.left.taken == 2 * SIZE
         assert isinstance(Sending(after, sequence=2).ask(now=1.0), Later)
         if offered_first:
             assert isinstance(Sending(after, sequence=1).ask(now=1.0), Missing)
@@ -240,7 +242,7 @@ def test_a_restart_goes_on_with_both_updates_of_a_client_in_any_order(transfers:
         answer = Sending(after, sequence=1).ask(now=1.0)
         assert isinstance(answer, Missing)
         assert answer.ranges == ((0, 9 * PIECE),)
-        assert after._taken + after._left.taken == 2 * SIZE
+        assert after._room.taken + after._room.left.taken == 2 * SIZE
         after.close()
 
 
@@ -258,7 +260,7 @@ def test_what_an_earlier_process_left_of_two_goes_with_the_first_part_of_a_third
     assert isinstance(third.ask(now=11.0), Missing)
     third.part(0, now=11.0)
     assert list((tmp_path / "parts").iterdir()) == []
-    assert after._taken + after._left.taken == SIZE
+    assert after._room.taken + after._room.left.taken == SIZE
 
 
 def test_what_is_whole_and_silent_gives_a_place_up_and_who_is_out_gives_all(transfers: Transfers) -> None:
@@ -271,7 +273,7 @@ def test_what_is_whole_and_silent_gives_a_place_up_and_who_is_out_gives_all(tran
     for sequence in (1, 2):
         assert isinstance(Sending(transfers, sequence=sequence).ask(now=120.0), MemorySpool)
     transfers.over("ada")
-    assert transfers._taken == 0
+    assert transfers._room.taken == 0
     assert list(transfers._all()) == []
 
 
@@ -333,6 +335,28 @@ def test_a_stop_leaves_what_is_in_memory_to_the_next_process(transfers: Transfer
     answer = Sending(start(100 * SIZE)).ask()
     assert isinstance(answer, Missing)
     assert answer.ranges == ((0, 4 * PIECE), (5 * PIECE, SIZE))
+
+
+def test_of_a_move_to_a_disk_that_refuses_nothing_is_left_and_the_update_stays_in_memory(
+    transfers: Transfers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(spool: FileSpool, offset: int, data: memoryview) -> None:
+        raise StoreError("no space left")
+
+    ada = Sending(transfers)
+    ada.ask()
+    ada.part(0)
+    opened = set(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSpool, "write", refuses)
+        with pytest.raises(StoreError):
+            ada.part(1, now=3.0)
+    assert set(os.listdir("/proc/self/fd")) == opened
+    assert list((tmp_path / "parts").iterdir()) == []
+    for piece in range(1, 9):
+        ada.part(piece, now=3.0)
+    assert isinstance(ada.part(9, now=3.0), Offer)
+    assert [file.suffix for file in (tmp_path / "parts").iterdir()]  # as soon as the disk works
 
 
 def test_after_a_restart_no_other_update_takes_the_place_of_one_that_is_half_here(
@@ -463,10 +487,10 @@ def test_room_is_given_back_with_what_took_it(start: Start, transfers: Transfers
         assert isinstance(ada.ask(now=20.0), Missing)
         assert not isinstance(ada.part(0, now=20.0), Later)
         after.over("ada")
-    assert after._taken + after._left.taken == SIZE  # what is left of bob's
+    assert after._room.taken + after._room.left.taken == SIZE  # what is left of bob's
     Sending(after, "bob").ask(now=20.0)
     after.over("bob")
-    assert after._taken + after._left.taken == 0
+    assert after._room.taken + after._room.left.taken == 0
 
 
 @pytest.mark.parametrize(("size", "then"), [(SIZE, PIECE), (PIECE + 1, SIZE)], ids=["smaller", "larger"])
@@ -484,7 +508,7 @@ def test_an_update_that_is_said_to_have_another_size_takes_and_gives_back_the_sa
         transfers.committing()
         transfers.committed()
         transfers.over("mallory")
-        assert transfers._taken == 0
+        assert transfers._room.taken == 0
     assert isinstance(Sending(transfers, "ada").ask(), Missing)
 
 
@@ -549,4 +573,4 @@ def test_a_large_one_of_an_earlier_process_is_read_again_while_others_are_served
         time.sleep(0.001)
     assert isinstance(answer, Missing)
     assert answer.ranges == ((0, PIECE), (2 * PIECE, HUGE))
-    assert after._taken + after._left.taken == HUGE
+    assert after._room.taken + after._room.left.taken == HUGE

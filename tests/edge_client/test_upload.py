@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmq.aggregator.room import Room
 from fedmq.aggregator.transfers import Transfers
 from fedmq.edge_client.upload import Upload
 from fedmq.schemas.messages import Later, Missing, Offer, Part, UpdateId
@@ -194,7 +195,7 @@ losses = st.sets(st.integers(1, 60), max_size=40).map(Loss)
 @settings(max_examples=100, deadline=None)
 @given(losses, losses)
 def test_whatever_is_lost_it_becomes_whole(up_loss: Loss, down_loss: Loss) -> None:
-    with TemporaryDirectory() as folder, closing(Transfers(Path(folder), 1 << 20)) as transfers:
+    with TemporaryDirectory() as folder, closing(Transfers(Room(Path(folder), 1 << 20))) as transfers:
         world = World(transfers, up_loss, down_loss)
         assert world.run() == BODY
         # A lost answer costs nothing that was sent; a lost part is sent once more.
@@ -202,7 +203,7 @@ def test_whatever_is_lost_it_becomes_whole(up_loss: Loss, down_loss: Loss) -> No
 
 
 def test_without_loss_every_byte_is_sent_once_and_one_offer_is_enough(tmp_path: Path) -> None:
-    with closing(Transfers(tmp_path, 1 << 20)) as transfers:
+    with closing(Transfers(Room(tmp_path, 1 << 20))) as transfers:
         world = World(transfers, Loss(set()), Loss(set()))
         assert world.run() == BODY
         assert set(world.sent.values()) == {1}

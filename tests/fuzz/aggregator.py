@@ -14,6 +14,7 @@ from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.room import Room
 from fedmq.aggregator.service import AggregatorService
 from fedmq.aggregator.state import State
 from fedmq.aggregator.store import Store
@@ -87,7 +88,7 @@ class AggregatorWorld:
             at_work.begin(1)  # it has worked before: nothing unsigned is heard
             link = signed_for_the_aggregator(self._inner, TOPICS, keys, _SESSION, at_work)
         self._link = link
-        self._transfers = Transfers(self._folder / "parts", _SPOOLS)
+        self._transfers = Transfers(Room(self._folder / "parts", _SPOOLS))
         self._service = AggregatorService(
             link=link,
             topics=TOPICS,

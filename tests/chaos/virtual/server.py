@@ -13,6 +13,7 @@ from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.fence import Fence
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.room import Room
 from fedmq.aggregator.service import AggregatorService, Ending
 from fedmq.aggregator.state import State
 from fedmq.aggregator.store import Store
@@ -173,7 +174,7 @@ class Server:
             durable=True,
             max_message_bytes=self._broker.max_message_bytes,
         )
-        self._transfers = Transfers(self.folder / "parts", 1 << 20)
+        self._transfers = Transfers(Room(self.folder / "parts", 1 << 20))
         self.service = AggregatorService(
             link=self.link,
             topics=topics,
