@@ -1,14 +1,17 @@
 """Norms of updates and bounds on them. Clipping makes what is longer shorter: Sun et al. 2019, arXiv 1911.07963.
 
 A bound is a fixed norm, or a multiple of the median over clients of their newest norms. Each client counts once in
-that median, however fast it sends: to drag it up takes half of the clients, not half of the updates.
+that median, however fast it sends: to drag it anywhere takes half of the clients, not half of the updates. Of an even
+number a bound that refuses takes the higher middle one, so that no minority decides who is refused, and one that clips
+the lower one, so that none decides how far the model goes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median_low
+from statistics import median_high, median_low
 
 import numpy as np
 
@@ -17,6 +20,8 @@ from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.layout import Vector
 
 __all__ = ["Bound", "Norms", "bound_of", "clip_of", "norm", "scaled"]
+
+Median = Callable[[list[float]], float]
 
 _CLIENTS = 101  # whose newest norms the median is taken over
 
@@ -74,7 +79,7 @@ class Norms:
             del self.newest[next(iter(self.newest))]
 
     def limit(self, bound: Bound, client_id: str, found: float, clients: int = 1) -> float:
-        """What an update of this norm is compared with; it counts in the median itself.
+        """Above what an update of this norm is refused; it counts in the median itself.
 
         Args:
             bound: fixed, or a multiple of the median.
@@ -83,19 +88,22 @@ class Norms:
             clients: with fewer than so many in it, a median says nothing.
 
         """
-        fixed = math.inf if bound.norm is None else bound.norm
-        if bound.medians is None:
-            return fixed
-        others = [known for client, known in self.newest.items() if client != client_id]
-        norms = [*others[-(_CLIENTS - 1) :], found]
-        return min(fixed, bound.medians * median_low(norms)) if len(norms) >= clients else fixed
+        return self._compared(bound, client_id, found, median_high, clients)
 
     def scale(self, bound: Bound, client_id: str, found: float) -> float:
         """What the delta of an update of this norm is to be multiplied by, at most 1.
 
         Its norm counts in the median, so the first client of a run is not clipped by it.
         """
-        return min(1.0, self.limit(bound, client_id, found) / found) if found else 1.0
+        return min(1.0, self._compared(bound, client_id, found, median_low) / found) if found else 1.0
+
+    def _compared(self, bound: Bound, client_id: str, found: float, median: Median, clients: int = 1) -> float:
+        fixed = math.inf if bound.norm is None else bound.norm
+        if bound.medians is None:
+            return fixed
+        others = [known for client, known in self.newest.items() if client != client_id]
+        norms = [*others[-(_CLIENTS - 1) :], found]
+        return min(fixed, bound.medians * median(norms)) if len(norms) >= clients else fixed
 
 
 def norm(vector: Vector) -> float:

@@ -33,6 +33,11 @@ _MEDIAN_CLIENTS = 3  # of whom norms are known, until their median is a bound: o
 
 Pieces = Iterable[tuple[int, Vector]]
 
+
+class OthersBoundError(ProtocolError):
+    """A bound was passed that other clients' updates made, which is no offence: whoever did that may be hostile."""
+
+
 HELD_BASES = 16
 """Snapshots whose weights are held for a strategy that mixes."""
 
@@ -60,6 +65,7 @@ class AggregatorCore:
         self._kept: KeptUpdates | None = None
         self._own_metrics: Metrics | None = None
         self._last_accepted: float | None = None
+        state.scores.always = goal.metric
         if strategy.momentum and state.velocity is None:
             state.velocity = np.zeros(state.layout.parameter_size, np.float32)
         if strategy.buffer_size is not None:
@@ -86,8 +92,7 @@ class AggregatorCore:
 
         """
         if offer.client_id != client_id:
-            detail = f"the offer names client {offer.client_id!r}, its topic {client_id!r}"
-            return self._refuse(client_id, offer, ProtocolError("wrong_client", detail), now)
+            return self._refuse_foreign(client_id, offer, now)
         known = self.state.ledger.find(client_id, offer.update, offer.digest)
         if known is not None:
             if known.reason in ("id_reused", "expired"):  # never entered in the ledger, so counted here
@@ -107,6 +112,8 @@ class AggregatorCore:
             if wait:
                 return _later(offer, *wait)
             judged = self._accept(client_id, offer, pieces, norm, now)
+        except OthersBoundError as refusal:
+            judged = self._refuse(client_id, offer, refusal, None)
         except ProtocolError as refusal:
             judged = self._refuse(client_id, offer, refusal, now)
         self._remember(client_id, judged)
@@ -161,7 +168,9 @@ class AggregatorCore:
             return None
         # A cohort of which nothing came is not closed by its deadline, but by its first update after it.
         rule = self.strategy.cohort if self.state.buffer.updates else None
-        times = [self._timer(), self.goal.seconds, self.cohort.deadline(rule) if rule else None]
+        asks_devices = self.goal.target is not None and self.goal.source == "devices"
+        scores = self.state.scores.deadline() if asks_devices else None
+        times = [self._timer(), self.goal.seconds, scores, self.cohort.deadline(rule) if rule else None]
         return min((time for time in times if time is not None), default=None)
 
     def finish(self, why: str, now: float) -> None:
@@ -200,7 +209,9 @@ class AggregatorCore:
         if found > limit:
             # It counts all the same: else a first client with a tiny norm would have all others refused for ever.
             self._count_norm(client_id, found)
-            raise ProtocolError("norm_bound", f"the norm of the delta is {found:.6g}, the bound is {limit:.6g} now")
+            fixed = longest is not None and longest.norm is not None and found > longest.norm
+            refusal = ProtocolError if fixed else OthersBoundError
+            raise refusal("norm_bound", f"the norm of the delta is {found:.6g}, the bound is {limit:.6g} now")
         return [(0, vector)], found
 
     def _count_norm(self, client_id: str, found: float) -> None:
@@ -239,6 +250,17 @@ class AggregatorCore:
             state.scores.add(client_id, base, offer.evaluation)
             self.news.scored.add(client_id)
         return Judged(update, None, "", state.version, staleness, short(offer.digest))
+
+    def _refuse_foreign(self, client_id: str, offer: Offer, now: float) -> Judged:
+        """An offer that names another client than its topic; the verdict is one on an update of the topic's."""
+        known = self.state.ledger.find(client_id, offer.update, offer.digest)
+        if known is not None and known.reason not in ("id_reused", "expired"):
+            return known
+        detail = f"the offer names client {offer.client_id!r}, its topic {client_id!r}"
+        judged = self._refuse(client_id, offer, ProtocolError("wrong_client", detail), now)
+        if known is None:
+            self._remember(client_id, judged)
+        return judged
 
     def _refuse(self, client_id: str, offer: Offer, refusal: ProtocolError, now: float | None) -> Judged:
         self.state.rejected[refusal.reason] += 1
@@ -307,7 +329,7 @@ class AggregatorCore:
 
     def _end_if_reached(self, now: float) -> None:
         goal, devices = self.goal, None
-        if goal.target is not None and goal.source == "devices":
+        if goal.target is not None and goal.source == "devices" and self.state.scores.ask_again(now):
             devices = self.state.scores.reached_by_most(goal.metric, higher_is_better=goal.higher_is_better)
         reached = goal.reached(self.state.version, now, devices, self._own_metrics)
         if reached:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median_low
@@ -15,17 +15,23 @@ __all__ = ["Scores", "reached_by_most", "summarised"]
 _CLIENTS = 1000  # whose newest evaluation is kept: those heard last
 _VERSIONS = 64  # of which every evaluation is kept, until the next version of the ring
 _LARGEST = 1e100  # beyond it a metric has diverged and is left out: its square is no float any more
+_NAMES = 32  # of metrics in a summary
+_SECONDS_PER_CLIENT = 0.001  # between two looks at what most reach: about a thousand times what one takes
 _MOST_SAMPLES = (1 << 63) - 1  # that a message can say
 
 
-def summarised(evaluations: Iterable[Evaluation]) -> DeviceEvaluation | None:
-    """Mean and spread of some evaluations, each by its samples up to 10 x their median; None if there are none."""
+def summarised(evaluations: Iterable[Evaluation], always: str = "") -> DeviceEvaluation | None:
+    """Mean and spread of some evaluations, each by its samples up to 10 x their median; None if there are none.
+
+    Of many metrics those that most devices have, so that one device with names of its own hides nothing; and `always`.
+    """
     measured, counts = _counted(evaluations)
     if not measured:
         return None
     mean: dict[str, float] = {}
     spread: dict[str, float] = {}
-    for name in sorted({name for evaluation in measured for name in evaluation.metrics})[:32]:
+    known = Counter(name for evaluation in measured for name in evaluation.metrics)
+    for name in sorted(known, key=lambda name: (name != always, -known[name], name))[:_NAMES]:
         values = [evaluation.metrics.get(name, math.inf) for evaluation in measured]
         pairs = [(value, n) for value, n in zip(values, counts, strict=True) if abs(value) <= _LARGEST]
         if not pairs:
@@ -68,11 +74,18 @@ class Scores:
     Attributes:
         newest: each client's newest, and of which version it is.
         versions: every device's, for the versions measured last.
+        whole_from: the version from which on `versions` has every evaluation; what an earlier process heard of older
+            ones is here only as far as it was a client's newest.
+        always: a metric that is in every summary.
 
     """
 
     newest: OrderedDict[str, tuple[int, Evaluation]] = field(default_factory=OrderedDict)
     versions: OrderedDict[int, dict[str, Evaluation]] = field(default_factory=OrderedDict)
+    whole_from: int = 0
+    always: str = ""
+    _changed: bool = True
+    _ask_at: float = 0.0
 
     def add(self, client_id: str, version: int, evaluation: Evaluation) -> None:
         """A device measured a version."""
@@ -80,6 +93,7 @@ class Scores:
             self.newest[client_id] = (version, evaluation)
             self.newest.move_to_end(client_id)
         self.versions.setdefault(version, {})[client_id] = evaluation
+        self._changed = True
         while len(self.newest) > _CLIENTS:
             self.newest.popitem(last=False)
         while len(self.versions) > _VERSIONS:
@@ -88,11 +102,26 @@ class Scores:
     def leave_out(self, clients: Iterable[str]) -> None:
         """What these measured last counts no more; what came of it in a version does."""
         for client_id in clients:
-            self.newest.pop(client_id, None)
+            self._changed |= self.newest.pop(client_id, None) is not None
+
+    def restored(self) -> None:
+        """All that an earlier process kept has been added."""
+        self.whole_from = self.newest_version() or 0
+
+    def ask_again(self, now: float) -> bool:
+        """Whether what most reach may be another since this was last true, and it is long enough ago."""
+        if not self._changed or now < self._ask_at:
+            return False
+        self._changed, self._ask_at = False, now + _SECONDS_PER_CLIENT * len(self.newest)
+        return True
+
+    def deadline(self) -> float | None:
+        """When to ask again."""
+        return self._ask_at if self._changed else None
 
     def now(self) -> DeviceEvaluation | None:
         """Over each client's newest evaluation."""
-        return summarised(evaluation for _, evaluation in self.newest.values())
+        return summarised((evaluation for _, evaluation in self.newest.values()), self.always)
 
     def reached_by_most(self, metric: str, *, higher_is_better: bool) -> float | None:
         """What devices with more than half of the test samples reach, by each client's newest evaluation."""
@@ -104,5 +133,7 @@ class Scores:
         return max((version for version, _ in self.newest.values()), default=None)
 
     def of(self, version: int) -> DeviceEvaluation | None:
-        """Over the evaluations of one version."""
-        return summarised(self.versions.get(version, {}).values())
+        """Over the evaluations of one version; None if there are none, or some of them are not here any more."""
+        if version < self.whole_from:
+            return None
+        return summarised(self.versions.get(version, {}).values(), self.always)

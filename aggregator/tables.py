@@ -141,6 +141,7 @@ class Tables:
         self._ledger.restore(self._db, state.ledger)
         for client_id, version, evaluation in self._db.execute("SELECT client_id, version, evaluation FROM score"):
             state.scores.add(client_id, version, Evaluation.model_validate_json(evaluation))
+        state.scores.restored()
 
     def history(self) -> Iterator[dict[str, Any]]:
         """How each version came to be, oldest first, with what was measured of it."""

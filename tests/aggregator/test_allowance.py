@@ -13,15 +13,18 @@ from fedmq.aggregator.clipping import Bound
 from fedmq.aggregator.config import AggregatorSettings
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.judged import Judged
+from fedmq.aggregator.quarantine import QuarantineRule
 from fedmq.aggregator.sparing import Sparing
 from fedmq.aggregator.store import Store
 from fedmq.schemas.messages import Later, Missing
 from tests.aggregator.small_run import SmallRun, plain_fedbuff
 
 
-def limited(allowance: Allowance | None = None, longest: Bound | None = None) -> SmallRun:
+def limited(
+    allowance: Allowance | None = None, longest: Bound | None = None, quarantine: QuarantineRule | None = None
+) -> SmallRun:
     run = SmallRun(plain_fedbuff())
-    rules = replace(run.core.rules, allowance=allowance or Allowance(), longest=longest)
+    rules = replace(run.core.rules, allowance=allowance or Allowance(), longest=longest, quarantine=quarantine)
     run.core = AggregatorCore(run.state, run.strategy, rules, run.core.goal)
     return run
 
@@ -145,6 +148,22 @@ def test_clients_that_have_nothing_to_say_do_not_shut_the_others_out() -> None:
     assert [reason_of(run, f"idle-{n}", 0.0) for n in range(5)] == [None] * 5
     assert [reason_of(run, name, 9.0) for name in ("alice", "bob", "carol")] == [None] * 3
     assert reason_of(run, "mallory", 1e6) == "norm_bound"
+
+
+def test_no_minority_decides_with_tiny_norms_who_is_refused() -> None:
+    run = limited(longest=Bound(norm=100.0, medians=5.0))
+    for _ in range(10):
+        assert reason_of(run, "mallory", 1e-12) in (None, "norm_bound")
+        assert [reason_of(run, name, length) for name, length in (("a", 1.0), ("b", 4.0), ("c", 6.0))] == [None] * 3
+
+
+def test_a_bound_that_others_made_is_no_offence_and_a_fixed_one_is() -> None:
+    run = limited(longest=Bound(norm=100.0, medians=10.0), quarantine=QuarantineRule(after=3))
+    assert [reason_of(run, name, 1.0) for name in ("alice", "bob", "carol")] == [None] * 3
+    assert [reason_of(run, "dave", 99.0) for _ in range(10)] == ["norm_bound"] * 10
+    assert run.state.quarantine.held == {}
+    assert [reason_of(run, "mallory", 101.0) for _ in range(3)] == ["norm_bound"] * 3
+    assert set(run.state.quarantine.held) == {"mallory"}
 
 
 def test_a_bound_that_is_not_above_zero_is_an_error() -> None:

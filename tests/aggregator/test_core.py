@@ -68,8 +68,25 @@ def test_an_offer_on_another_clients_topic_is_refused_and_takes_nothing_from_the
     run = SmallRun()
     offer, body = offer_of([1.0], run.layout, client_id="alice")
     assert reason(run.core.judge("mallory", offer, body, 0.0)) == "wrong_client"
-    assert len(run.state.ledger) == 0
     assert reason(run.core.judge("alice", offer, body, 0.0)) is None
+
+
+def test_an_update_that_named_another_client_is_not_accepted_when_it_names_its_own() -> None:
+    run = SmallRun()
+    foreign, body = offer_of([1.0], run.layout, client_id="alice")
+    own = foreign.model_copy(update={"client_id": "mallory"})
+    verdicts = [reason(run.core.judge("mallory", said, body, 0.0)) for said in (foreign, own, foreign)]
+    assert verdicts == ["wrong_client"] * 3
+    assert run.state.rejected == {"wrong_client": 1}
+
+
+def test_an_accepted_update_that_names_another_client_later_has_its_verdict_still() -> None:
+    run = SmallRun()
+    own, body = offer_of([1.0], run.layout, client_id="mallory")
+    foreign = own.model_copy(update={"client_id": "alice"})
+    receipts = [run.core.judge("mallory", said, body, 0.0) for said in (own, foreign)]
+    assert receipts[0] == receipts[1]
+    assert reason(receipts[1]) is None
 
 
 def test_a_used_id_with_other_bytes_changes_nothing() -> None:

@@ -55,6 +55,49 @@ def test_each_metric_is_a_mean_over_those_that_measured_it() -> None:
     assert summary.mean == {"accuracy": 0.5, "loss": 1.75}
 
 
+def test_one_device_with_names_of_its_own_hides_none_that_others_measure() -> None:
+    strange = measured(100, **{f"_{n:02}": 1.0 for n in range(32)})
+    summary = summarised([strange, measured(100, accuracy=0.9, loss=0.3), measured(100, accuracy=0.7, loss=0.5)])
+    assert summary is not None
+    assert len(summary.mean) == 32
+    assert summary.mean["accuracy"] == pytest.approx(0.8)
+    assert summary.mean["loss"] == pytest.approx(0.4)
+    summary = summarised([strange, measured(100, accuracy=0.9)], always="accuracy")
+    assert summary is not None
+    assert summary.mean["accuracy"] == 0.9
+
+
+def test_what_most_reach_is_asked_for_only_when_it_may_have_changed_and_not_all_the_time() -> None:
+    scores = Scores()
+    assert scores.ask_again(0.0)
+    for number in range(100):
+        scores.add(f"c{number}", 1, measured(accuracy=0.5))
+    assert scores.ask_again(1.0)
+    assert not scores.ask_again(2.0)
+    assert scores.deadline() is None
+    scores.add("c7", 2, measured(accuracy=0.6))
+    assert scores.ask_again(2.0)
+    scores.leave_out(["nobody"])
+    assert scores.deadline() is None
+    scores.leave_out(["c7"])
+    assert scores.deadline() == pytest.approx(2.1)  # a hundred clients, a thousandth of a second for each
+    assert not scores.ask_again(2.05)
+    assert scores.ask_again(2.1)
+
+
+def test_after_a_restart_a_late_evaluation_does_not_stand_for_all_of_an_older_version() -> None:
+    scores = Scores()
+    for client, version in (("alice", 7), ("bob", 7), ("carol", 5)):
+        scores.add(client, version, measured(accuracy=0.5))
+    scores.restored()
+    scores.add("dave", 5, measured(accuracy=0.1))  # who else had measured it is not known any more
+    scores.add("dave", 7, measured(accuracy=0.2))
+    assert scores.of(5) is None
+    summary = scores.of(7)
+    assert summary is not None
+    assert summary.clients == 3
+
+
 def test_an_evaluation_of_no_samples_or_no_metrics_says_nothing() -> None:
     assert summarised([]) is None
     assert summarised([measured(0, accuracy=1.0), measured(10)]) is None
