@@ -249,6 +249,7 @@ class AggregatorCore:
         if offer.evaluation is not None:
             state.scores.add(client_id, base, offer.evaluation)
             self.news.scored.add(client_id)
+            self.news.scored_versions.add(base)
         return Judged(update, None, "", state.version, staleness, short(offer.digest))
 
     def _refuse_foreign(self, client_id: str, offer: Offer, now: float) -> Judged:

@@ -48,6 +48,7 @@ class News:
         judged: clients and updates with new verdicts, in order, and as what the ledger keeps each.
         renewed: clients of which an outbox was seen for the first time.
         scored: clients whose evaluation is new.
+        scored_versions: of what.
         measured: the aggregator's own evaluations, by version.
 
     """
@@ -56,6 +57,7 @@ class News:
     judged: list[tuple[str, UpdateId, bytes]] = field(default_factory=list)
     renewed: set[str] = field(default_factory=set)
     scored: set[str] = field(default_factory=set)
+    scored_versions: set[int] = field(default_factory=set)
     measured: dict[int, Metrics] = field(default_factory=dict)
 
 

@@ -106,8 +106,7 @@ class Tables:
         history = [
             (r.version, _RECORD.dump_json(r).decode(), made.get(r.version, state.accepted)) for r in news.versions
         ]
-        measured = {state.scores.newest[client][0] for client in news.scored if client in state.scores.newest}
-        devices = [(of.model_dump_json(), v) for v in measured if (of := state.scores.of(v)) is not None]
+        devices = [(of.model_dump_json(), v) for v in news.scored_versions if (of := state.scores.of(v)) is not None]
         own = [(json.dumps(metrics), version) for version, metrics in news.measured.items()]
         scores = [(c, v, e.model_dump_json()) for c in news.scored if c in state.scores.newest
                   for v, e in [state.scores.newest[c]]]  # fmt: skip

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmq.aggregator.core import HELD_BASES
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged
+from fedmq.aggregator.scores import Scores
 from fedmq.aggregator.strategies import STRATEGIES, fedasync, fedavg
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import Evaluation, Later, Missing
@@ -181,6 +183,40 @@ def test_devices_reach_a_target_with_what_they_measured() -> None:
     assert run.state.finished is None
     run.deliver("bob", 1.0, evaluation=Evaluation(num_samples=30, metrics={"accuracy": 0.95}))
     assert run.state.finished == "accuracy 0.9500"  # more than half of the test samples are bob's
+
+
+def test_what_devices_reach_is_asked_for_when_it_may_be_another_and_otherwise_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = SmallRun(plain_fedbuff(9, flush_timer=False), goal=Goal(target=0.9))
+    asked, ask = [], Scores.reached_by_most
+
+    def counted(scores: Scores, metric: str, *, higher_is_better: bool) -> float | None:
+        asked.append(metric)
+        return ask(scores, metric, higher_is_better=higher_is_better)
+
+    monkeypatch.setattr(Scores, "reached_by_most", counted)
+    for tick in range(10):
+        run.core.tick(float(tick))
+    assert asked == ["accuracy"]
+    for client, value in (("alice", 0.5), ("bob", 0.95), ("carol", 0.95)):
+        run.deliver(client, 1.0, now=10.0, evaluation=Evaluation(num_samples=10, metrics={"accuracy": value}))
+    at = run.core.deadline()
+    assert at is not None
+    run.core.tick(at)
+    assert run.state.finished == "accuracy 0.9500"
+    assert asked == ["accuracy"] * 2
+
+
+def test_what_the_goal_asks_for_is_in_every_summary() -> None:
+    run = SmallRun(goal=Goal(metric="zeal", target=2.0))
+    names = [f"a{number:02}" for number in range(31)]
+    for _ in range(2):
+        run.deliver("mallory", 0.0, evaluation=Evaluation(num_samples=9, metrics=dict.fromkeys([*names, "b"], 1.0)))
+    run.deliver("alice", 0.0, evaluation=Evaluation(num_samples=9, metrics={"zeal": 0.5}))
+    summary = run.state.scores.now()
+    assert summary is not None
+    assert summary.mean["zeal"] == 0.5
 
 
 def test_the_aggregators_own_evaluation_reaches_a_target() -> None:

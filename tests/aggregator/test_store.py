@@ -274,6 +274,27 @@ def test_the_history_has_a_row_for_every_version_with_what_was_measured_of_it(tm
     assert second["devices"] is None
 
 
+def test_what_was_measured_of_a_version_outlives_a_restart_and_one_late_device(tmp_path: Path) -> None:
+    run = SmallRun(plain_fedbuff(1))
+    store = Store(tmp_path, "kitchen")
+    run.deliver("alice", 1.0)
+    for base in (1, 2):  # both measure version 1, and then version 2
+        for client in ("alice", "bob"):
+            run.deliver(client, 1.0, base_version=base, evaluation=Evaluation(num_samples=10, metrics={"loss": 0.5}))
+    commit(store, run)
+    before = next(store.history())["devices"]
+    assert before["clients"] == 2
+    store.close()
+    store = Store(tmp_path, "kitchen")
+    state = store.load(run.layout)
+    assert state is not None
+    run.core = AggregatorCore(state, run.strategy, run.core.rules, run.core.goal)
+    run.deliver("carol", 1.0, base_version=1, evaluation=Evaluation(num_samples=10, metrics={"loss": 9.0}))
+    commit(store, run)
+    assert next(store.history())["devices"] == before
+    store.close()
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
