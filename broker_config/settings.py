@@ -22,9 +22,9 @@ class BrokerSettings(BaseModel):
         url: `mqtt://host:1883`, or `mqtts://host:8883` for TLS; the ports are the defaults.
         username: None for a broker that lets anyone in.
         password: never shown. Better in a file of its own, see password_file.
-        password_file: a file that holds the password and nothing else; read anew at every start.
+        password_file: a file that holds the password and nothing else; read again with every connection.
         ca_file: PEM file with the authority that signed the broker's certificate; None trusts the system's authorities.
-        cert_file: PEM file with this client's certificate, for brokers that ask for one.
+        cert_file: PEM file with this client's certificate, if the broker asks for one; it is read again, as ca_file is.
         key_file: PEM file with its private key, without a pass phrase.
         keepalive_seconds: after this long without traffic each side asks the other for a sign of life.
         mqtt_version: "auto" asks for MQTT 5 and falls back to 3.1.1.

@@ -18,6 +18,7 @@ def most_message_bytes(settings: BrokerSettings) -> int:
 
 def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = None, durable: bool = False) -> MqttLink:
     """A link to the broker that `settings` names, still to be opened; raises ConfigError for an unreadable password."""
+    settings.read_password()  # so that a wrong file is a mistake at once, and not when the link is opened
     reach = MqttSettings(
         host=settings.host,
         port=settings.port,
@@ -26,7 +27,7 @@ def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = N
         cert_file=settings.cert_file,
         key_file=settings.key_file,
         username=settings.username,
-        password=settings.read_password(),
+        read_password=settings.read_password,
         keepalive_seconds=settings.keepalive_seconds,
         mqtt_version=settings.mqtt_version,
         max_message_bytes=settings.data_bytes + HEADER_BYTES,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import ssl
 import time
 from collections import deque
 from dataclasses import replace
@@ -14,6 +13,7 @@ from selectors import EVENT_READ, DefaultSelector
 from fedmq.schemas.errors import TransportError
 from fedmq.transport.link import Connected, Disconnected, Event, Message, Will
 from fedmq.transport.mqtt_limit import MessageLimit
+from fedmq.transport.mqtt_login import Login
 from fedmq.transport.mqtt_reasons import is_of_login, network_said
 from fedmq.transport.mqtt_retry import Retry
 from fedmq.transport.mqtt_session import Session
@@ -55,7 +55,7 @@ class MqttLink:
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
         self._woken = False
-        self._context: ssl.SSLContext | None = None
+        self._login: Login | None = None
         # At most one of the two; with neither, the link pauses until the next attempt.
         self._dial: Dial | None = None
         self._session: Session | None = None
@@ -79,7 +79,7 @@ class MqttLink:
         return self._carried.sent, self._carried.received
 
     def open(self) -> None:
-        """Start to connect. Raises TransportError for settings that cannot work."""
+        """Start to connect. Raises TransportError for settings that cannot work, ConfigError for a password."""
         if self._selector is not None:
             return
         self._settings.check()
@@ -89,7 +89,7 @@ class MqttLink:
             )
         if not self._client_id or len(self._client_id.encode()) > 65535:
             raise TransportError(f"{self._client_id[:80]!r} is no client id: 1 to 65535 bytes of UTF-8 are needed")
-        self._context = self._settings.tls_context()
+        self._login = Login(self._settings)
         self._selector = DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -222,8 +222,9 @@ class MqttLink:
         else:
             moved = self._wait(min(timeout, max(self._retry.at - now, 0.0)))
             if time.monotonic() >= self._retry.at:
-                settings = self._settings
-                self._dial = dial(settings.host, settings.port, self._context, settings.connect_timeout_seconds)
+                assert self._login is not None
+                settings, context = self._settings, self._login.context()
+                self._dial = dial(settings.host, settings.port, context, settings.connect_timeout_seconds)
                 self._go_on(self._dial, on_time=True)
         return moved
 
@@ -244,6 +245,7 @@ class MqttLink:
     def _go_on(self, attempt: Dial, *, on_time: bool) -> None:
         """Take an attempt to connect one step further, up to the session."""
         assert self._selector is not None
+        assert self._login is not None
         try:
             self._awaited = next(attempt) if on_time else attempt.throw(TimeoutError())
         except StopIteration as connected:
@@ -252,7 +254,7 @@ class MqttLink:
             wire = Wire(connected.value, self._selector, most, self._carried)
             self._session = Session(
                 wire,
-                self._settings,
+                self._login.settings(),
                 self._client_id,
                 self._will,
                 self._durable,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+import time
 
 from fedmq.transport.mqtt_socket import PacketTooLargeError
 
@@ -23,6 +24,9 @@ UNSUPPORTED_VERSION = 0x84
 LOGIN_REFUSED = (0x86, 0x87)
 TAKEN_OVER = 0x8E
 PACKET_TOO_LARGE = 0x95
+
+# Of OpenSSL, which looks at the clock: what is wrong with a certificate that is right at another time.
+_AT_ANOTHER_TIME = {9: "is not valid yet", 10: "has ended"}
 
 # By MQTT 5 reason code; paho translates the return codes of 3.1.1 into these.
 _ADVICE = {
@@ -63,6 +67,12 @@ def broker_said(doing: str, where: str, code: int, name: str) -> str:
 def network_said(error: Exception, where: str) -> str:
     """What an error of name resolution, TCP or TLS means for someone who wants to reach a broker at `where`."""
     match error:
+        case ssl.SSLCertVerificationError() if error.verify_code in _AT_ANOTHER_TIME:
+            return (
+                f"the certificate of {where}, or of its authority, {_AT_ANOTHER_TIME[error.verify_code]} by this "
+                f"machine's clock, on which it is {time.strftime('%Y-%m-%d', time.gmtime())}; set the clock if that is "
+                "wrong, else have the certificate renewed where it was made"
+            )
         case ssl.SSLCertVerificationError():
             return (
                 f"the certificate of {where} is not trusted: {error.verify_message}; "
@@ -70,6 +80,11 @@ def network_said(error: Exception, where: str) -> str:
             )
         case ssl.SSLError() if is_of_login(error):
             return f"the broker at {where} says that this certificate is revoked"
+        case ssl.SSLError() if "CERTIFICATE_EXPIRED" in (getattr(error, "reason", None) or ""):
+            return (
+                f"the broker at {where} says that this certificate has ended, by its clock; put a renewed one in its "
+                "place, which counts from the next attempt"
+            )
         case ssl.SSLError():
             detail = (getattr(error, "reason", None) or error.strerror or str(error)).lower().replace("_", " ")
             return f"TLS with {where} failed: {detail}; is it a TLS port, and does the broker accept this certificate?"

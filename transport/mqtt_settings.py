@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ class MqttSettings:
         key_file: PEM file with its private key.
         username: None for brokers that let anyone in.
         password: never shown by `repr`.
+        read_password: asked for it at every connection, in place of `password`; raises FedMQError where there is none.
         keepalive_seconds: after this long without traffic each side asks the other for a sign of life.
         mqtt_version: "auto" asks for MQTT 5 and falls back to 3.1.1.
         max_message_bytes: the largest payload that is sent; less if the broker takes less.
@@ -43,6 +45,7 @@ class MqttSettings:
     key_file: Path | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    read_password: Callable[[], str | None] | None = field(default=None, repr=False)
     keepalive_seconds: int = 60
     mqtt_version: Literal["auto", "5", "3.1.1"] = "auto"
     max_message_bytes: int = 16 << 20

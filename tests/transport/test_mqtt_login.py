@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 import shutil
 import socket
@@ -18,7 +19,8 @@ import pytest
 
 from fedmq.broker_config.child import start_child
 from fedmq.broker_config.mosquitto import find_mosquitto
-from fedmq.transport.link import Disconnected, Message, Refused
+from fedmq.broker_config.settings import BrokerSettings
+from fedmq.transport.link import Connected, Disconnected, Message, Refused
 from fedmq.transport.mqtt import MqttLink
 from fedmq.transport.mqtt_reasons import connection_said, is_of_login, network_said
 from fedmq.transport.mqtt_settings import MqttSettings
@@ -213,6 +215,61 @@ def test_a_broker_that_asks_for_a_certificate_gets_it(
     subscribed(opened(connect(replace(settings, cert_file=known.cert, key_file=known.key))), "ada/a")
 
 
+def until_it_says(link: MqttLink, words: str) -> None:
+    """Wait until an attempt to connect ends with these words."""
+    deadline = time.monotonic() + PATIENCE
+    while words not in (reason := expect(link, Disconnected).reason):
+        assert time.monotonic() < deadline, reason
+
+
+def test_files_that_change_count_for_the_next_connection_and_bad_ones_for_none(
+    run_mosquitto: RunMosquitto,
+    connect: Connect,
+    certificates: tuple[Certificate, Certificate],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "fedmq.login")
+    known, unknown = certificates
+    passwords, word = tmp_path / "passwords", tmp_path / "password"
+    passwords.write_text(password_line("ada", "right"))
+    passwords.chmod(0o600)
+    lines = f"allow_anonymous false\npassword_file {passwords}\ncafile {known.cert}\nrequire_certificate true"
+    port = run_mosquitto(f"{lines}\ncertfile {known.cert}\nkeyfile {known.key}")
+    ca_file, own = tmp_path / "ca.pem", Certificate(tmp_path / "own.pem", tmp_path / "own.key")
+
+    def put(certificate: Certificate) -> None:
+        shutil.copy(certificate.key, own.key)
+        shutil.copy(certificate.cert, own.cert)
+
+    shutil.copy(unknown.cert, ca_file)
+    put(unknown)
+    word.write_text("wrong")
+    settings = MqttSettings(port=port, tls=True, ca_file=ca_file, cert_file=own.cert, key_file=own.key, username="ada")
+    read = BrokerSettings(username="ada", password_file=word).read_password
+    link = connect(replace(settings, read_password=read))
+    link.open()
+    until_it_says(link, "is not trusted")
+    shutil.copy(known.cert, ca_file)
+    until_it_says(link, "unknown ca")
+    put(known)
+    until_it_says(link, "refused the connection")
+    word.write_text("right")
+    expect(link, Connected)
+    for path in (ca_file, own.cert, own.key, word):
+        path.write_text("")
+    rival = replace(settings, ca_file=known.cert, cert_file=known.cert, key_file=known.key, password="right")
+    opened(connect(rival)).close()  # which has the same name, and so ends the connection
+    expect(link, Disconnected)
+    expect(link, Connected)
+    said = " ".join(caplog.messages)
+    assert f"certificates read again ca_file={ca_file} cert_file={own.cert}" in said
+    assert "password read again username=ada" in said
+    assert "right" not in said
+    assert "certificates from before are used: ca_file" in said
+    assert "the password from before is used: broker.password_file" in said
+
+
 def test_plain_tcp_and_tls_do_not_mix_and_the_reasons_say_so(
     run_mosquitto: RunMosquitto, connect: Connect, certificates: tuple[Certificate, Certificate]
 ) -> None:
@@ -233,6 +290,10 @@ def test_plain_tcp_and_tls_do_not_mix_and_the_reasons_say_so(
     [
         ("SSLV3_ALERT_CERTIFICATE_REVOKED", "the broker at b:1 says that this certificate is revoked"),
         ("WRONG_VERSION_NUMBER", "TLS with b:1 failed: wrong version number; is it a TLS port"),
+        (
+            "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+            "the broker at b:1 says that this certificate has ended, by its clock; put",
+        ),
         (None, "TLS with b:1 failed: the peer hung up; is it a TLS port"),
     ],
 )
@@ -243,3 +304,12 @@ def test_what_a_failed_handshake_means(reason: str | None, says: str) -> None:
     assert network_said(error, "b:1").startswith(says)
     assert is_of_login(error) is ("revoked" in says)
     assert connection_said(error, "b:1", accepted=True).startswith(says)
+
+
+@pytest.mark.parametrize(("code", "says"), [(9, "is not valid yet"), (10, "has ended")])
+def test_of_a_certificate_of_another_time_the_clock_is_to_be_looked_at(code: int, says: str) -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code = code
+    said = network_said(error, "b:1")
+    assert f"of b:1, or of its authority, {says} by this machine's clock, on which it is 2" in said
+    assert "ca_file" not in said
