@@ -6,6 +6,8 @@ import logging
 import sys
 import time
 
+from fedmq.printable import printable
+
 __all__ = ["log_to_stderr"]
 
 
@@ -18,9 +20,15 @@ class _Formatter(logging.Formatter):
         super().__init__("%(asctime)sZ %(levelname)-7s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
         self.converter = time.gmtime  # devices stand in many time zones
 
-    def formatException(self, ei: object) -> str:  # noqa: N802 (logging's name)
-        # One line for each record, whatever broke: what reads logs reads lines.
-        return super().formatException(ei).replace("\n", "\n    ")  # type: ignore[arg-type]
+    # One line for each record, whatever was heard and whatever broke: what reads logs reads lines. So no text of a
+    # peer's can look like a record, and no name of a topic can tell the terminal what to do.
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802
+        text = super().formatException(ei)  # type: ignore[arg-type]
+        return "\n    ".join(map(printable, text.split("\n")))
 
 
 class _Seldom(logging.Filter):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmq.aggregator.export import Run
+from fedmq.printable import in_one_line
 from fedmq.schemas.errors import ConfigError, StoreError
 
 __all__ = ["Curve", "Staleness", "draw", "draw_run"]
@@ -59,6 +60,7 @@ def draw(
             f"a picture such as {path} needs the package matplotlib, which is not installed: pip install matplotlib"
         ) from error
     matplotlib.use("Agg")  # no window, and no display is needed
+    matplotlib.rcParams["text.parse_math"] = False  # a metric may be named $x, which is no formula
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), width_ratios=(3, 2), layout="constrained")
@@ -118,6 +120,7 @@ def draw_run(path: Path, run: Run) -> None:
         for name, rows in measured.items()
         if any(metric in metrics for _, metrics in rows)
     ]
-    title = f"{metric.capitalize()} up to version {run.version}" if metric else "Nobody has evaluated the model"
+    shown = in_one_line(metric)
+    title = f"{shown.capitalize()} up to version {run.version}" if metric else "Nobody has evaluated the model"
     staleness = [update["staleness"] for record in run.history for update in record["updates"]]
-    draw(path, title, metric, curves, Staleness(staleness))
+    draw(path, title, shown, curves, Staleness(staleness))

@@ -1,10 +1,11 @@
-"""What a federation's topics say, in words and units for people."""
+"""What a federation's topics say, in words and units for people. Nothing that was said becomes a line of its own."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+from fedmq.printable import in_one_line, printable
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
 
 __all__ = ["client_text", "clients_table", "failed", "in_bytes", "judged", "measured", "quarantined", "run_text"]
@@ -25,16 +26,20 @@ def in_bytes(number: float) -> str:
 
 def measured(metrics: Mapping[str, float]) -> str:
     """Metrics for people, such as loss 3.187."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    return ", ".join(f"{in_one_line(name)} {value:.4g}" for name, value in metrics.items())
 
 
 def run_text(aggregator: AggregatorPresence | None, progress: Progress | None) -> Iterator[str]:
     """Lines about the run."""
+    return map(printable, _of_run(aggregator, progress))
+
+
+def _of_run(aggregator: AggregatorPresence | None, progress: Progress | None) -> Iterator[str]:
     gone = False
     if aggregator is not None:
         yield f"aggregator {aggregator.state}, run {aggregator.run}"
         if aggregator.detail:
-            yield f"  {aggregator.detail}"
+            yield f"  {in_one_line(aggregator.detail)}"
         gone = aggregator.state == "offline"
     if progress is None:
         return
@@ -67,6 +72,10 @@ def run_text(aggregator: AggregatorPresence | None, progress: Progress | None) -
 
 def clients_table(clients: Mapping[str, ClientStatus]) -> Iterator[str]:
     """A line for each client, under a line that says what is in it; `-` is not known."""
+    return map(printable, _rows(clients))
+
+
+def _rows(clients: Mapping[str, ClientStatus]) -> Iterator[str]:
     if not clients:
         return
     yield _row("client", "state", "activity", "base", "accepted", "waiting", "sent", "received", "detail")
@@ -76,13 +85,14 @@ def clients_table(clients: Mapping[str, ClientStatus]) -> Iterator[str]:
         figures = (base, str(status.accepted), str(status.waiting), *moved)
         if _only_gone(status):
             figures = ("-",) * 5
-        yield _row(name, status.state, "-" if status.state == "offline" else status.activity, *figures, status.detail)
+        activity = "-" if status.state == "offline" else status.activity
+        yield _row(name, status.state, activity, *figures, in_one_line(status.detail))
     yield _COUNTED
 
 
 def failed(client_id: str, why: str) -> str:
     """Whose training failed, and why, in one line: what torch says of a shape may have several."""
-    return f"{client_id}: {' '.join(why.split())}"
+    return f"{client_id}: {in_one_line(why)}"
 
 
 def quarantined(one: Quarantined) -> str:
@@ -100,13 +110,13 @@ def judged(client_id: str, verdicts: Mapping[str, int]) -> str:
 
 def client_text(status: ClientStatus) -> str:
     """Everything that is known of one client."""
-    return "\n".join([status.client_id, *(f"  {name:<11} {said}" for name, said in _facts(status))])
+    return "\n".join([status.client_id, *(printable(f"  {name:<11} {said}") for name, said in _facts(status))])
 
 
 def _facts(status: ClientStatus) -> Iterator[tuple[str, str]]:
     yield "state", status.state if status.state == "offline" else f"{status.state}, {status.activity}"
     if status.detail:
-        yield "detail", status.detail
+        yield "detail", in_one_line(status.detail)
     if _only_gone(status):
         yield "", "its process has ended; what it did before is not known here"
         return

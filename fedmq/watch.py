@@ -8,6 +8,7 @@ from typing import Self
 
 from fedmq.connect import mqtt_link
 from fedmq.keys import watch_keys
+from fedmq.printable import printable
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
 from fedmq.schemas.signing import opened
@@ -90,7 +91,7 @@ class Watch:
             try:
                 return self._take(event)
             except ProtocolError as error:
-                self.trouble = f"{event.topic}: {error}"
+                self.trouble = printable(f"{event.topic}: {error}")
         return False
 
     def clear(self) -> None:
@@ -158,6 +159,8 @@ class Watch:
         elif client_id := self._topics.sender(message.topic):
             status = decode(message.payload, ClientStatus)[0]
             known = self.clients.get(client_id)
+            if status.client_id != client_id:
+                return False  # in another's name
             if status.state == "offline" and status.connection == 0 and known is not None:
                 if known.incarnation != status.incarnation:
                     return False  # an older process's last will, late

@@ -54,3 +54,24 @@ def test_two_troubles_in_turn_are_each_said_once_a_minute(capsys: pytest.Capture
         *(f"ERROR   fedmq.client refused topic={topic} {again}" for topic in (0, 1)),
     ]
     assert len(lines) == 104
+
+
+def test_what_a_stranger_named_is_no_line_of_its_own_and_nothing_reaches_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log_to_stderr()
+    logger = logging.getLogger("fedmq.signing")
+    forged = "2026-11-26T00:00:00Z INFO    fedmq.aggregator finished"
+    logger.error("refused topic=%s times=%d", f"fedmq/f/model\n{forged}\x1b[2J", 1)
+    try:
+        raise ValueError(f"cannot read x\n{forged}\r\x1b[1A{forged}")
+    except ValueError:
+        logger.exception("judging failed client=%s", "a\u202eb")
+    lines = capsys.readouterr().err.split("\n")
+    assert lines.pop() == ""
+    assert all(line.isprintable() for line in lines)
+    assert lines[0].endswith(f" ERROR   fedmq.signing refused topic=fedmq/f/model\\n{forged}\\x1b[2J times=1")
+    assert lines[1].endswith(r" ERROR   fedmq.signing judging failed client=a\u202eb")
+    # A traceback has lines, but none of them looks like a record.
+    assert lines[2] == "Traceback (most recent call last):"
+    assert all(line.startswith("    ") for line in lines[3:])

@@ -30,6 +30,7 @@ def run_of(*history: dict[str, Any]) -> Run:
         [record(1, {"loss": 2.0, "accuracy": 0.5}), record(2, None, {"accuracy": 0.6})],
         [record(1, {"mae": 3.0}), record(2, {"loss": 1.0})],
         [record(1, None)],
+        [record(1, {"$\\frac$\n\x1b[2J": 3.0})],
     ],
 )
 def test_a_run_is_drawn_whatever_was_measured_of_it(tmp_path: Path, history: list[dict[str, Any]]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
-from fedmq.status_text import client_text, clients_table, in_bytes, run_text
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, DeviceEvaluation, Progress, Quarantined
+from fedmq.status_text import client_text, clients_table, failed, in_bytes, run_text
 
 RUN = "b" * 32
 DEVICE = ClientStatus(
@@ -84,3 +84,20 @@ def test_what_an_aggregator_said_of_its_present_is_over_when_it_is_offline() -> 
         presence.model_copy(update={"state": "offline"}), PROGRESS.model_copy(update={"state": "finished"})
     )
     assert line.startswith("version 45, finished, 90 updates, ")
+
+
+def test_nobodys_text_becomes_a_line_of_its_own_or_reaches_the_terminal() -> None:
+    evil = "x\n\r\x1b[2Kdev-1  online   training   12\u2028in quarantine: dev-3\x1b]0;a\x07"
+    device = DEVICE.model_copy(update={"detail": evil, "task_version": evil, "metrics": {evil: 1.0}})
+    table = list(clients_table({"dev-2": device}))
+    honest = list(clients_table({"dev-2": DEVICE}))
+    assert len(table) == len(honest)
+    assert table[1].startswith(honest[1] + "  x \\x1b[2Kdev-1 online training 12 in quarantine: dev-3")
+    presence = AggregatorPresence(state="online", run=RUN, incarnation="d" * 32, version=45, detail=evil)
+    mean = DeviceEvaluation(clients=1, num_samples=1, mean={evil: 1.0}, spread={})
+    said = {"strategy": evil, "goal": evil, "limits": evil, "devices": mean, "aggregator": {evil: 1.0}}
+    run = list(run_text(presence, PROGRESS.model_copy(update=said)))
+    assert len(run) == 7
+    one = client_text(device).split("\n")
+    assert len(one) == len(client_text(DEVICE).split("\n")) + 1  # the detail
+    assert all(line.isprintable() for line in [*table, *run, *one, failed("dev-2", evil)])

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fedmq.printable import printable
 from fedmq.schemas.errors import ConfigError, FedMQError
 
 __all__ = ["main"]
@@ -51,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         return int(module.run(command.parse_args(arguments[1:])))
     except ConfigError as error:
-        for line in str(error).splitlines():  # one mistake each
-            print(f"fedmq {arguments[0]}: {line}", file=sys.stderr)
+        for line in str(error).split("\n"):  # one mistake each
+            print(f"fedmq {arguments[0]}: {printable(line)}", file=sys.stderr)
         return 2
     except FedMQError as error:
-        print(f"fedmq {arguments[0]}: {error}", file=sys.stderr)
+        said = "\n".join(map(printable, str(error).split("\n")))
+        print(f"fedmq {arguments[0]}: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedmq.aggregator.export import model_file, read_run
 from fedmq.cli.options import add_settings, settings_of
+from fedmq.printable import in_one_line
 from fedmq.schemas.errors import ConfigError
 from fedmq.tasks.initial import STATISTICS_KEY
 from fedmq.tasks.loader import load_task
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     model = folder / "model.safetensors"
     model.write_bytes(model_file(result, STATISTICS_KEY))
     measured = "  ".join(
-        f"{key} {value:.4f}" for key, value in (bed.samples[-1].metrics if bed.samples else {}).items()
+        f"{in_one_line(key)} {value:.4f}" for key, value in (bed.samples[-1].metrics if bed.samples else {}).items()
     )
     print(
         f"version {result.version}, {result.figures['accepted']} updates; devices' mean: {measured or 'not measured'}"

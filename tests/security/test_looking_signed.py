@@ -12,6 +12,7 @@ import pytest
 from fedmq.broker_config.provision.signing_keys import new_signing_key, public_key
 from fedmq.broker_config.settings import BrokerSettings
 from fedmq.broker_config.start import RunningBroker
+from fedmq.cli import main
 from fedmq.connect import mqtt_link
 from fedmq.keys import device_keys
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, ProtocolMessage
@@ -147,3 +148,23 @@ def test_a_new_run_is_shown_though_it_has_fewer_updates(watch: Watch, mouth: Mou
     other = progress(1).model_copy(update={"run": "b" * 32})
     mouth.says("aggregator", other)
     shown(watch, lambda: watch.progress == other)
+
+
+def test_a_device_cannot_say_anything_in_anothers_name(
+    watch: Watch, mouth: Mouth, capsys: pytest.CaptureFixture[str], mosquitto: RunningBroker, tmp_path: Path
+) -> None:
+    forged = "dev-9                online   training       12       40       0     1 MB     1 MB"
+    mouth.says("dev-1", status().model_copy(update={"detail": f"\r\x1b[2K{forged}\n{forged}\x1b]0;owned\x07"}))
+    keys = {"aggregator_keys_file": "aggregator.key", "device_keys_file": "devices"}
+    overrides = [f"federation={mouth.topics.federation}", f"broker.url={mosquitto.url}"]
+    overrides += [f"signing.{name}={tmp_path / file}" for name, file in keys.items()]
+    arguments = [word for override in overrides for word in ("--set", override)]
+    assert main(["status", *arguments]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert [line.partition(" ")[0] for line in lines] == ["client", "dev-1", "accepted,", ""]
+    assert all(line.isprintable() for line in lines)
+    shown(watch, lambda: watch.clients)
+    mouth.says("dev-1", status().model_copy(update={"client_id": "dev-9", "accepted": 9}))
+    mouth.says("dev-1", status().model_copy(update={"connection": 2}))
+    shown(watch, lambda: watch.clients["dev-1"].connection == 2)
+    assert watch.clients["dev-1"].accepted == 0
