@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from fedmq.schemas.errors import ConfigError
 __all__ = ["BrokerSettings"]
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
+# Of what is no url: no more than a host and a number, so that there is no password in it.
+_MAY_BE_SHOWN = re.compile(r"(\w+://)?[^:/?#]*(:\d+)?/?")
 
 
 class BrokerSettings(BaseModel):
@@ -34,7 +37,7 @@ class BrokerSettings(BaseModel):
 
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: str = "mqtt://127.0.0.1:1883"
     username: str | None = None
@@ -98,18 +101,19 @@ class BrokerSettings(BaseModel):
     @classmethod
     def _check_url(cls, url: str) -> str:
         wanted = "write mqtt://host:1883, or mqtts://host:8883 for TLS"
+        if "@" in url:
+            # Not repeated in the message, because there may be a password in it.
+            raise ValueError("a broker url holds no login; set broker.username and broker.password_file instead")
+        shown = repr(url) if _MAY_BE_SHOWN.fullmatch(url) else "what is set"
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise ValueError(f"the broker url {url!r} cannot be read ({error}); {wanted}") from error
-        if parts.username is not None or parts.password is not None:
-            # Not repeated in the message, because there may be a password in it.
-            raise ValueError("a broker url holds no login; set broker.username and broker.password_file instead")
+        except ValueError:
+            raise ValueError(f"{shown} cannot be read as a url with a port up to 65535; {wanted}") from None
         if parts.scheme not in _PORTS or not parts.hostname or port == 0:
-            raise ValueError(f"{url!r} is not the url of an MQTT broker; {wanted}")
+            raise ValueError(f"{shown} is not the url of an MQTT broker; {wanted}")
         if parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise ValueError(f"the broker url {url!r} goes on after the port; {wanted}")
+            raise ValueError(f"the broker url goes on after {parts.netloc!r}; {wanted}")
         return url
 
     @model_validator(mode="after")

@@ -58,7 +58,7 @@ class Settings(BaseModel):
 
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     federation: Annotated[str, Field(pattern=ID_PATTERN)]
     task: Path | None = None
@@ -138,7 +138,10 @@ def load_settings(
     if path is not None:
         data = _read(Path(path))
     for source, key, text in _overrides(overrides, os.environ if environment is None else environment):
-        _put(data, key, _value(key, text), source)
+        value = _value(key, text)
+        if source.startswith("--"):
+            _check_no_secret(key, value, source)
+        _put(data, key, value, source)
         origins[key] = (options or {}).get(".".join(key), source)
     try:
         # Strict, and as JSON, because that is TOML's set of types: "0.1" is a text and no number, a path is a text.
@@ -176,12 +179,30 @@ def _overrides(options: Sequence[str], environment: Mapping[str, str]) -> Iterat
             key = tuple(name.removeprefix(_PREFIX).lower().split("__"))
             # Other names are no settings, but a section is one, however it is mistyped.
             if len(key) > 1 or key[0] in Settings.model_fields:
-                yield name, key, text
+                yield name, key, _checked(text, name)
     for option in options:
         name, equals, text = option.partition("=")
         if not equals or not name:
-            raise ConfigError(f"--set {option}: expected KEY=VALUE, such as plan.learning_rate=0.1")
-        yield f"--set {name}", tuple(name.split(".")), text
+            shown = "--set" if "password" in option or "@" in option else f"--set {option}"
+            raise ConfigError(f"{shown}: expected KEY=VALUE, such as plan.learning_rate=0.1")
+        yield f"--set {name}", tuple(name.split(".")), _checked(text, f"--set {name}")
+
+
+def _checked(text: str, source: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{source}: it is not UTF-8 text") from None
+    return text
+
+
+def _check_no_secret(key: tuple[str, ...], value: Any, source: str) -> None:
+    """Raise ConfigError for a password on the command line, which every process of the machine can read there."""
+    if key == ("broker", "password") or (key == ("broker",) and isinstance(value, dict) and "password" in value):
+        raise ConfigError(
+            f"{source}: no password is taken from the command line, where others can read it; write it into a file and "
+            "set broker.password_file, or set FEDMQ_BROKER__PASSWORD in the environment"
+        )
 
 
 def _value(key: tuple[str, ...], text: str) -> Any:
@@ -234,9 +255,21 @@ def _found(problem: Any, location: tuple[str, ...], key: str) -> str:
         message = "a number of bytes, such as 20000000 or '20MB'"
     if problem["type"] == "string_type" and location[-1:] in (("codec",), ("snapshot_codec",)):
         message = f"one of {', '.join(CODECS)}"
-    found = "a secret" if "password" in key else repr(problem.get("input"))
+    if problem["type"] == "model_type":
+        message = f"a section, [{key}]"
     message = message.removeprefix("Input should be ")
-    return f"{key}: found {found}, expected: {message[:1].lower()}{message[1:]}"
+    return f"{key}: found {_shown(problem.get('input'), location)}, expected: {message[:1].lower()}{message[1:]}"
+
+
+def _shown(found: Any, location: tuple[str, ...]) -> str:
+    """What stands somewhere, for a message; only its kind where a login may be in it."""
+    if any("password" in part for part in location):
+        return "a secret"
+    if isinstance(found, dict | list):
+        return "a section" if isinstance(found, dict) else "a list"
+    if isinstance(found, str) and (".".join(location) in ("", *_SECTIONS) or "@" in found):
+        return "a text"
+    return repr(found)
 
 
 def _advice(name: str, known: list[str]) -> str:

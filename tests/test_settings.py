@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def test_a_name_is_enough() -> None:
         ('[plan]\nlearning_rate = "0.1"', "plan.learning_rate: found '0.1', expected: a valid number"),
         ("[plan]\nbatch_size = 1.5", "plan.batch_size: found 1.5, expected: a valid integer"),
         ("[device]\nthreads = true", "device.threads: found True, expected: a valid integer"),
-        ("plan = 3", "plan: found 3, expected: an object"),
+        ("plan = 3", "plan: found 3, expected: a section, [plan]"),
+        ("[[plan]]\nmomentum = 0.5", "plan: found a list, expected: a section, [plan]"),
+        ("[plan]\nmomentum = [0.5]", "plan.momentum: found a list, expected: a valid number"),
         ("task = 3", "task: found 3, expected: a valid string"),
         ("[plan]\nmomentum = 1.0", "plan.momentum: found 1.0, expected: less than 1"),
         ("[plan]\nlearning_rate = nan", "plan.learning_rate: found nan, expected: a finite number"),
@@ -216,31 +219,81 @@ def test_a_device_folder_is_in_the_users_state_folder_by_default(
 
 
 def test_a_password_is_taken_as_it_is() -> None:
-    settings = load_settings(None, ["federation=a", "broker.username=7", "broker.password=0123"], {})
+    settings = load_settings(None, ["federation=a", "broker.username=7"], {"FEDMQ_BROKER__PASSWORD": "0123"})
     assert settings.broker.username == "7"
     assert settings.broker.read_password() == "0123"
 
 
 @pytest.mark.parametrize(
-    "broker",
+    "text",
     [
-        'password = "hunter2"',
-        'username = "u"\npassword = ["hunter2"]',
-        'username = "u"\npassword = "hunter2"\npassword_file = "f"',
-        'pasword = "hunter2"',
-        'url = "mqtt://u:hunter2@host"',
-        'username = "u"\npassword = "hunter2"\nkeepalive_seconds = 0',
-        'username = "u"\npassword = "hunter2\n',
+        '[broker]\npassword = "hunter2"',
+        '[broker]\nusername = "u"\npassword = ["hunter2"]',
+        '[broker]\nusername = "u"\npassword = "hunter2"\npassword_file = "f"',
+        '[broker]\npasword = "hunter2"',
+        '[broker]\nusername = "u"\npassword = "hunter2"\nkeepalive_seconds = 0',
+        '[broker]\nusername = "u"\npassword = "hunter2\n',
+        '[[broker]]\nusername = "u"\npassword = "hunter2"',
+        'broker = "u:hunter2"',
+        'signing = "hunter2"',
+        'task = ["hunter2"]',
+        '[plan]\nlearning_rate = "mqtt://u:hunter2@host"',
+        *(
+            f'[broker]\nurl = "{url}"'
+            for url in (
+                "mqtt://u:hunter2@host",
+                "mqtt//u:hunter2@host",
+                "u:hunter2@host:1883",
+                "mqtt://u:hunter2",
+                "u:hunter2",
+                "mqtt:u:hunter2",
+                "mqtt://[u:hunter2",
+                "mqtt://host?password=hunter2",
+                "mqtt://host/u:hunter2",
+                "http://host/hunter2",
+            )
+        ),
     ],
 )
-def test_a_secret_is_in_no_message(broker: str) -> None:
-    found = mistakes(f'federation = "a"\n[broker]\n{broker}')
-    assert len(found) == 1
-    assert "hunter2" not in found[0]
+def test_a_secret_is_in_no_message(text: str) -> None:
+    path = written(f'federation = "a"\n{text}')
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, (), {})
+    assert len(str(caught.value).splitlines()) == 1
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"FEDMQ_BROKER__PASSWORD": "hunter2\udcff"},
+        {"FEDMQ_BROKER__PASSWORD": "hunter2", "FEDMQ_FEDERATION": "\udcff"},
+        {"FEDMQ_BROKER__PASSWORD": "hunter2", "FEDMQ_BROKER": "mqtt://host"},
+        {"FEDMQ_BROKER": "mqtt://u:hunter2@host"},
+    ],
+)
+def test_a_secret_from_the_environment_is_in_no_message(environment: dict[str, str]) -> None:
+    (found,) = mistakes('federation = "a"\n[broker]\nusername = "u"', environment=environment)
+    assert found.startswith("FEDMQ_")
+    assert "hunter2" not in found
+
+
+@pytest.mark.parametrize("option", ["broker.password=hunter2", 'broker={username="u", password="hunter2"}'])
+def test_no_password_is_taken_from_the_command_line(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    written('federation = "a"\n[broker]\nusername = "u"')
+    assert main(["status", "--set", option]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"fedmq status: --set {option.partition('=')[0]}: no password is taken from the command line"
+    )
+    assert "set broker.password_file, or set FEDMQ_BROKER__PASSWORD in the environment" in said
+    assert "hunter2" not in said
+    assert main(["status", "--set", "broker.password:hunter2"]) == 2
+    assert "hunter2" not in capsys.readouterr().err
 
 
 def test_a_secret_is_in_no_representation() -> None:
-    settings = load_settings(None, ["federation=a", "broker.username=u", "broker.password=hunter2"], {})
+    settings = load_settings(None, ["federation=a", "broker.username=u"], {"FEDMQ_BROKER__PASSWORD": "hunter2"})
     assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 

@@ -39,8 +39,8 @@ def test_a_url_says_host_port_and_encryption(url: str, host: str, port: int, tls
         ("mqtt://host:99999", "cannot be read"),
         ("mqtt://host:port", "cannot be read"),
         ("mqtt://[::1", "cannot be read"),
-        ("mqtt://host/path", "goes on after the port"),
-        ("mqtt://host?tls=1", "goes on after the port"),
+        ("mqtt://host:1883/path", "the broker url goes on after 'host:1883'; write"),
+        ("mqtt://host?tls=1", "the broker url goes on after 'host'; write"),
     ],
 )
 def test_a_bad_url_is_one_clear_sentence(url: str, words: str) -> None:
