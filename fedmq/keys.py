@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -117,7 +118,8 @@ class _File(Generic[T]):
             raise ConfigError(f"[signing]: {self._path} cannot be read: {error.strerror}") from error
         except ImportError as error:
             raise ConfigError(
-                'signatures need the package cryptography; "pip install fedmq[secure]" installs it'
+                f"[signing]: the key in {self._path} needs the package cryptography, which is not installed: "
+                f"{sys.executable} -m pip install 'fedmq[secure]'"
             ) from error
 
 

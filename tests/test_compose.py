@@ -163,6 +163,10 @@ def test_the_image_runs_fedmq_with_the_torch_that_the_makefile_names() -> None:
     assert pinned == set(re.findall(r"torch==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
 
 
+def test_the_image_can_work_in_a_federation_whose_messages_are_signed() -> None:
+    assert re.findall(r'^RUN pip install .*"/build\[(.*)\]"$', DOCKERFILE, re.MULTILINE) == ["torch,secure"]
+
+
 def test_the_task_learns_and_knows_a_client_by_its_id(tmp_path: Path) -> None:
     import torch
 

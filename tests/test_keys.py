@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_without_settings_nothing_is_signed_and_half_of_them_is_a_mistake(tmp_pa
     for make in (aggregator_keys, lambda given: device_keys(given, "dev-1")):
         with pytest.raises(ConfigError, match="or none of them"):
             make(half)
+
+
+def test_without_cryptography_it_is_said_which_pip_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = settings(tmp_path)
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
+    with pytest.raises(ConfigError) as caught:
+        device_keys(made, "dev-1")
+    assert str(caught.value) == (
+        f"[signing]: the key in {tmp_path / 'key'} needs the package cryptography, which is not installed: "
+        f"{sys.executable} -m pip install 'fedmq[secure]'"
+    )
 
 
 def test_the_newest_two_keys_of_an_account_are_trusted() -> None:
