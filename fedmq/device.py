@@ -30,6 +30,7 @@ from fedmq.signed_link import SignedLink, in_order, of_a_device
 from fedmq.tasks.contract import NumpyTraining
 from fedmq.tasks.loader import load_task
 from fedmq.transport.link import Link, Will
+from fedmq.unsigned_link import UnsignedLink
 
 __all__ = ["EdgeClient"]
 
@@ -71,7 +72,9 @@ class EdgeClient:
                 will = Will(will.topic, sealed(will.topic, will.payload, session, keys.sign))
             link: Link = mqtt_link(self.settings.broker, f"{self.settings.federation}-{client_id}", will=will)
             signed: SignedLink | None = None
-            if keys is not None:
+            if keys is None:
+                link = UnsignedLink(link, topics, client_id)
+            else:
                 heard = in_order(topics, self._outbox.aggregator_session(), self._outbox.keep_aggregator_session)
                 fresh = of_a_device(topics, client_id, session, heard)
                 link = signed = SignedLink(link, topics, keys, session, fresh, own=topics.status(client_id))
