@@ -97,8 +97,14 @@ def failed(client_id: str, why: str) -> str:
 
 def quarantined(one: Quarantined) -> str:
     """Who is in quarantine, why, and until when."""
-    since, until = (time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (one.since, one.until))
-    return f"in quarantine: {one.client_id} ({one.reason}), since {since}, until {until}"
+    return f"in quarantine: {one.client_id} ({one.reason}), since {_moment(one.since)}, until {_moment(one.until)}"
+
+
+def _moment(seconds: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OSError, OverflowError, ValueError):
+        return "a time that no clock shows"
 
 
 def judged(client_id: str, verdicts: Mapping[str, int]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, DeviceEvaluation, Progress, Quarantined
-from fedmq.status_text import client_text, clients_table, failed, in_bytes, run_text
+from fedmq.status_text import client_text, clients_table, failed, in_bytes, quarantined, run_text
 
 RUN = "b" * 32
 DEVICE = ClientStatus(
@@ -69,6 +71,12 @@ def test_who_is_in_quarantine_and_not_named_is_counted() -> None:
     said = [line for line in run_text(None, progress) if "quarantine" in line]
     assert [line.partition(" (")[0] for line in said] == ["in quarantine: dev-9", "in quarantine: 2 more"]
     assert not [line for line in run_text(None, PROGRESS) if "quarantine" in line]
+
+
+@pytest.mark.parametrize("until", [1 << 56, 1 << 62])
+def test_a_time_that_no_clock_shows_is_no_reason_to_fail(until: int) -> None:
+    said = quarantined(Quarantined(client_id="dev-9", reason="malformed", since=0, until=until))
+    assert said.endswith(", until a time that no clock shows")
 
 
 def test_what_an_aggregator_said_of_its_present_is_over_when_it_is_offline() -> None:
