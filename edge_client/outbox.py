@@ -261,14 +261,17 @@ class Outbox:
             execute("INSERT OR REPLACE INTO meta VALUES ('session', ?)", (session,))
         return int(session)
 
-    def aggregator_session(self) -> int:
-        """The aggregator's newest session that this device has ever heard; 0 for none."""
-        return self._meta("aggregator_session") or 0
+    def aggregator_sessions(self) -> dict[str, int]:
+        """The aggregator's newest session that this device has ever heard, for each public key that signed one."""
+        told = self._meta("aggregator_sessions")
+        with self._translated():
+            return dict(json.loads(told)) if told else {}
 
-    def keep_aggregator_session(self, session: int) -> None:
-        """Remember that nothing of the aggregator from before this session counts any more."""
+    def keep_aggregator_session(self, session: int, key: str) -> None:
+        """Remember that this session was heard, signed with this key."""
+        told = json.dumps(self.aggregator_sessions() | {key: session})
         with self._transaction() as execute:
-            execute("INSERT OR REPLACE INTO meta VALUES ('aggregator_session', ?)", (session,))
+            execute("INSERT OR REPLACE INTO meta VALUES ('aggregator_sessions', ?)", (told,))
 
     def close(self) -> None:
         """Let the folder go; a thread that still writes ahead puts nothing in place any more."""

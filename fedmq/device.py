@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,8 +23,9 @@ from fedmq.edge_client.shown import last_will
 from fedmq.edge_client.training import NumpyTrainer, Training
 from fedmq.failpoints import crash_points
 from fedmq.keys import device_keys
+from fedmq.newest import Newest
 from fedmq.schemas.errors import ConfigError
-from fedmq.schemas.signing import sealed
+from fedmq.schemas.signing import AGGREGATOR, sealed
 from fedmq.schemas.topics import Topics
 from fedmq.settings import Settings, load_settings
 from fedmq.signed_link import SignedLink, in_order, of_a_device
@@ -75,8 +77,9 @@ class EdgeClient:
             if keys is None:
                 link = UnsignedLink(link, topics, client_id)
             else:
-                heard = in_order(topics, self._outbox.aggregator_session(), self._outbox.keep_aggregator_session)
-                fresh = of_a_device(topics, client_id, session, heard)
+                heard, keep = self._outbox.aggregator_sessions(), self._outbox.keep_aggregator_session
+                newest = Newest(partial(keys.trusted, AGGREGATOR), heard, keep)
+                fresh = of_a_device(topics, client_id, session, in_order(topics, newest))
                 link = signed = SignedLink(link, topics, keys, session, fresh, own=topics.status(client_id))
             self._runner = ThreadRunner(link.wake, device.pace)
             self._fetch = Fetch(link, topics, client_id, folder / "model.body", self.settings.broker.window)

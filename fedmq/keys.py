@@ -23,6 +23,10 @@ log = logging.getLogger("fedmq.keys")
 
 T = TypeVar("T")
 
+_PublicKeys = Mapping[str, "Ed25519PublicKey"]  # by their 64 hex digits
+
+_UNKNOWN = "unknown"  # in place of the key of who is believed without one
+
 
 def aggregator_keys(settings: SigningSettings) -> Keys | None:
     """The aggregator's; None if nothing is to be signed. Raises ConfigError for files that are missing or wrong."""
@@ -35,10 +39,10 @@ def aggregator_keys(settings: SigningSettings) -> Keys | None:
         )
     own, ours, theirs = _File(key, _private), _File(trusted, _of_aggregator), _File(devices, _of_devices)
 
-    def verify(name: str, content: bytes, signature: bytes) -> bool:
-        return _any(ours.read() if name == AGGREGATOR else theirs.read().get(name, ()), content, signature)
+    def trusted_of(name: str) -> _PublicKeys:
+        return ours.read() if name == AGGREGATOR else theirs.read().get(name, {})
 
-    return Keys(lambda content: own.read().sign(content), verify)
+    return _keys(own, trusted_of)
 
 
 def device_keys(settings: SigningSettings, client_id: str) -> Keys | None:
@@ -49,11 +53,12 @@ def device_keys(settings: SigningSettings, client_id: str) -> Keys | None:
         raise ConfigError("[signing]: a device needs key_file and aggregator_keys_file, or none of them")
     own, trusted = _File(settings.key_file, _private), _File(settings.aggregator_keys_file, _of_aggregator)
 
-    def verify(name: str, content: bytes, signature: bytes) -> bool:
-        keys = trusted.read() if name == AGGREGATOR else (own.read().public_key(),) if name == client_id else ()
-        return _any(keys, content, signature)
+    def trusted_of(name: str) -> _PublicKeys:
+        if name == AGGREGATOR:
+            return trusted.read()
+        return _by_name(own.read().public_key()) if name == client_id else {}
 
-    return Keys(lambda content: own.read().sign(content), verify)
+    return _keys(own, trusted_of)
 
 
 def watch_keys(settings: SigningSettings) -> Keys | None:
@@ -63,15 +68,22 @@ def watch_keys(settings: SigningSettings) -> Keys | None:
     trusted = _File(settings.aggregator_keys_file, _of_aggregator)
     devices = _File(settings.device_keys_file, _of_devices) if settings.device_keys_file else None
 
-    def verify(name: str, content: bytes, signature: bytes) -> bool:
+    def trusted_of(name: str) -> _PublicKeys:
         if name == AGGREGATOR:
-            return _any(trusted.read(), content, signature)
-        return devices is None or _any(devices.read().get(name, ()), content, signature)
+            return trusted.read()
+        return devices.read().get(name, {}) if devices is not None else {}
 
     def sign(content: bytes) -> bytes:
         raise AssertionError("who only looks signs nothing")
 
-    return Keys(sign, verify)
+    looking = Keys(sign, partial(_signer, trusted_of), trusted_of)
+    if devices is not None:
+        return looking
+
+    def verify(name: str, content: bytes, signature: bytes) -> str | None:
+        return looking.verify(name, content, signature) if name == AGGREGATOR else _UNKNOWN
+
+    return Keys(sign, verify, lambda name: trusted_of(name) if name == AGGREGATOR else (_UNKNOWN,))
 
 
 def device_ids(settings: SigningSettings) -> Callable[[], frozenset[str]] | None:
@@ -145,18 +157,23 @@ def _public(text: str, where: str) -> Ed25519PublicKey:
         raise ConfigError(f"{where}: found {text[:70]!r}, expected a public key of 64 hex digits") from error
 
 
-def _of_aggregator(content: bytes, where: str) -> tuple[Ed25519PublicKey, ...]:
-    keys = tuple(map(partial(_public, where=where), _text(content, where).split()))
+def _by_name(*keys: Ed25519PublicKey) -> _PublicKeys:
+    return {key.public_bytes_raw().hex(): key for key in keys}
+
+
+def _of_aggregator(content: bytes, where: str) -> _PublicKeys:
+    keys = _by_name(*map(partial(_public, where=where), _text(content, where).split()))
     if not keys:
         raise ConfigError(f"{where}: no key is in it")
     return keys
 
 
-def _of_devices(content: bytes, where: str) -> Mapping[str, tuple[Ed25519PublicKey, ...]]:
-    found: dict[str, tuple[Ed25519PublicKey, ...]] = {}
+def _of_devices(content: bytes, where: str) -> Mapping[str, _PublicKeys]:
+    found: dict[str, _PublicKeys] = {}
     for line in filter(None, map(str.strip, _text(content, where).splitlines())):
         client_id, _, key = line.partition(" ")
-        found[check_id(client_id, where)] = (*found.get(client_id, ()), _public(key.strip(), where))
+        known = found.get(check_id(client_id, where), {})
+        found[client_id] = {**known, **_by_name(_public(key.strip(), where))}
     return found
 
 
@@ -167,13 +184,17 @@ def _text(content: bytes, where: str) -> str:
         raise ConfigError(f"{where}: it is no text of ids and hex digits") from error
 
 
-def _any(keys: tuple[Ed25519PublicKey, ...], content: bytes, signature: bytes) -> bool:
+def _keys(own: _File[Ed25519PrivateKey], trusted_of: Callable[[str], _PublicKeys]) -> Keys:
+    return Keys(lambda content: own.read().sign(content), partial(_signer, trusted_of), trusted_of)
+
+
+def _signer(trusted_of: Callable[[str], _PublicKeys], name: str, content: bytes, signature: bytes) -> str | None:
     from cryptography.exceptions import InvalidSignature
 
-    for key in keys:
+    for text, key in trusted_of(name).items():
         try:
             key.verify(signature, content)
         except InvalidSignature:
             continue
-        return True
-    return False
+        return text
+    return None

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
+from fedmq.newest import Newest
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.signing import AGGREGATOR, SIGNATURE_BYTES, Keys, author, opened, sealed
 from fedmq.schemas.topics import Topics
@@ -24,8 +26,8 @@ _MOST_REFUSED = 32  # at a time: whoever sends nothing else must not keep the ow
 
 _OLD = "it is an old one, repeated: its author has started again since"
 
-Fresh = Callable[[str, int], bool]
-"""Whether a message on this topic, from this session of its author, is no old one that somebody repeats."""
+Fresh = Callable[[str, int, str], bool]
+"""Whether a message on this topic, of this session and signed with this public key, is no old one that is repeated."""
 
 
 class SignedLink(LinkInFront):
@@ -107,9 +109,10 @@ class SignedLink(LinkInFront):
         who = author(self._topics, message.topic)
         if signed is None:
             return None if self._unsigned(message.topic) else "it is not signed"
-        if not self._keys.verify(who, signed.content, signed.signature):
+        key = self._keys.verify(who, signed.content, signed.signature)
+        if key is None:
             return f"it is not signed with a known key of {'the aggregator' if who == AGGREGATOR else 'its client'}"
-        if not self._fresh(message.topic, signed.session):
+        if not self._fresh(message.topic, signed.session, key):
             return _OLD
         return None
 
@@ -122,7 +125,7 @@ class SignedLink(LinkInFront):
         self.on_refused(topic, why)
 
 
-def in_order(topics: Topics, floor: int, keep: Callable[[int], None] = lambda session: None) -> Fresh:
+def in_order(topics: Topics, newest: Newest) -> Fresh:
     """For who hears the aggregator: nothing of it from before the newest session that was heard, parts excepted.
 
     A part may lie on the broker from an earlier session; it is checked with the digest in the head of its snapshot. A
@@ -130,22 +133,16 @@ def in_order(topics: Topics, floor: int, keep: Callable[[int], None] = lambda se
 
     Args:
         topics: of the federation.
-        floor: the newest session that was ever heard.
-        keep: has a newer one remembered, before anything of it is believed.
+        newest: session of the aggregator that was ever heard.
 
     """
-    newest = floor
 
-    def fresh(topic: str, session: int) -> bool:
-        nonlocal newest
+    def fresh(topic: str, session: int, key: str) -> bool:
         if author(topics, topic) != AGGREGATOR or topics.part_of(topic) is not None:
             return True
         if topic == topics.aggregator:
-            return session >= newest
-        if session > newest:
-            keep(session)
-            newest = session
-        return session == newest
+            return session >= newest.session
+        return newest.take(session, key)
 
     return fresh
 
@@ -153,8 +150,8 @@ def in_order(topics: Topics, floor: int, keep: Callable[[int], None] = lambda se
 def of_a_device(topics: Topics, client_id: str, session: int, aggregator: Fresh) -> Fresh:
     """For a device: as `aggregator` says, and no own status of an earlier start, as if another had its id."""
 
-    def fresh(topic: str, other: int) -> bool:
-        return other >= session if topic == topics.status(client_id) else aggregator(topic, other)
+    def fresh(topic: str, other: int, key: str) -> bool:
+        return other >= session if topic == topics.status(client_id) else aggregator(topic, other, key)
 
     return fresh
 
@@ -167,7 +164,7 @@ def signed_for_the_aggregator(link: Link, topics: Topics, keys: Keys, session: i
     """
     shown = (topics.model, topics.progress)
 
-    def fresh(topic: str, other: int) -> bool:
+    def fresh(topic: str, other: int, key: str) -> bool:
         if topic == topics.aggregator:
             return other >= session
         return topics.sender(topic) is not None or other >= at_work.session
@@ -178,15 +175,17 @@ def signed_for_the_aggregator(link: Link, topics: Topics, keys: Keys, session: i
     return SignedLink(link, topics, keys, session, fresh, unsigned, own=topics.aggregator)
 
 
-def of_who_looks(topics: Topics) -> Fresh:
+def of_who_looks(topics: Topics, keys: Keys) -> Fresh:
     """For who looks from outside: nothing of an author from before the newest session that was heard of it."""
-    aggregator, newest = in_order(topics, 0), dict[str, int]()
+    aggregator = in_order(topics, Newest(partial(keys.trusted, AGGREGATOR)))
+    clients: dict[str, Newest] = {}
 
-    def fresh(topic: str, other: int) -> bool:
+    def fresh(topic: str, session: int, key: str) -> bool:
         client_id = topics.sender(topic)
         if client_id is None:
-            return aggregator(topic, other)
-        newest[client_id] = max(other, newest.get(client_id, 0))
-        return other == newest[client_id]
+            return aggregator(topic, session, key)
+        if client_id not in clients:
+            clients[client_id] = Newest(partial(keys.trusted, client_id))
+        return clients[client_id].take(session, key)
 
     return fresh

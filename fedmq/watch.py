@@ -46,7 +46,7 @@ class Watch:
         self._keys = watch_keys(settings.signing)
         self._signed: SignedLink | None = None
         if self._keys is not None:
-            fresh = of_who_looks(self._topics)
+            fresh = of_who_looks(self._topics, self._keys)
             self._link = self._signed = SignedLink(self._link, self._topics, self._keys, 0, fresh)
         self._said_in = 0  # the session of `aggregator`
         self._asked: set[str] = set()

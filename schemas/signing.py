@@ -7,7 +7,7 @@ keys reads it like any other. The functions that sign and verify come from outsi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from fedmq.schemas.errors import ProtocolError
@@ -24,6 +24,7 @@ SIGNATURE_BYTES = 93
 
 _DOMAIN = b"fedmq-signed-1\0"
 _SESSION = b"\xa7session\xcf"  # and the number in 8 bytes
+_SESSIONS = 1 << 63  # as many as any reader can keep: a table of SQLite takes signed integers of 8 bytes
 _SIGNATURE = b"\xa9signature\xc4\x40"  # and 64 bytes
 _HASHED = ("head", "offer")  # their header has the SHA-256 of the body
 
@@ -34,12 +35,15 @@ class Keys:
 
     Attributes:
         sign: the Ed25519 signature of these bytes, 64 bytes.
-        verify: whether these bytes were signed by this author, who is a client's id or `AGGREGATOR`.
+        verify: with which public key of this author, a client's id or `AGGREGATOR`, these bytes were signed; None if
+            with none that is trusted.
+        trusted: the public keys of this author that are trusted now.
 
     """
 
     sign: Callable[[bytes], bytes]
-    verify: Callable[[str, bytes, bytes], bool]
+    verify: Callable[[str, bytes, bytes], str | None]
+    trusted: Callable[[str], Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Signed:
     """A signed message, not yet verified.
 
     Attributes:
-        session: of its author: greater with every start of its process.
+        session: of its author: greater with every start of its process, below 2^63.
         content: what is signed.
         signature: of it.
 
@@ -88,7 +92,7 @@ def opened(topic: str, payload: bytes) -> Signed | None:
     view = memoryview(payload)
     fields, end = split(view)
     session, signature = fields.get("session"), fields.get("signature")
-    if type(session) is not int or session < 0 or not isinstance(signature, bytes):
+    if type(session) is not int or not 0 <= session < _SESSIONS or not isinstance(signature, bytes):
         return None
     begin = end - 64
     if view[max(0, begin - len(_SIGNATURE)) : begin] != _SIGNATURE or view[begin:end] != signature:

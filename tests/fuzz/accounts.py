@@ -108,4 +108,4 @@ def _is_signed(client_id: str, topic: str, data: bytes, found: Fields, body: byt
     """By the owner of the topic, over all of it: the signature is the last thing in its header."""
     before = data[: len(data) - len(body) - 64]
     content = b"fedmq-signed-1\0" + topic.encode() + b"\0" + before + bytes.fromhex(digest(body))
-    return client_id in DEVICES and keys_of(client_id).verify(client_id, content, found["signature"])
+    return client_id in DEVICES and keys_of(client_id).verify(client_id, content, found["signature"]) is not None

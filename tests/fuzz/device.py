@@ -32,7 +32,7 @@ from tests.fuzz.seeds import seeds
 from tests.fuzz.updates import LAYOUT, PART, TOPICS, WEIGHTS
 from tests.fuzz.voice import Voice
 from tests.fuzz.world import HostileBroker, require, require_bounded
-from tests.security.signed_world import keys_of
+from tests.security.signed_world import keys_of, newest_heard
 
 __all__ = ["DeviceWorld"]
 
@@ -104,9 +104,9 @@ class DeviceWorld:
         self._inner = self._broker.link(_NAME, max_message_bytes=_MOST_MESSAGE)
         link: Link = self._inner
         if signed:
-            heard = in_order(TOPICS, self._outbox.aggregator_session(), self._outbox.keep_aggregator_session)
-            fresh = of_a_device(TOPICS, _NAME, 3, heard)
-            link = SignedLink(self._inner, TOPICS, keys_of(_NAME), 3, fresh)
+            keys = keys_of(_NAME)
+            fresh = of_a_device(TOPICS, _NAME, 3, in_order(TOPICS, newest_heard(keys, self._outbox)))
+            link = SignedLink(self._inner, TOPICS, keys, 3, fresh)
         self._link = link
         shown = frozenset(body.digest for body in WEIGHTS)
         self._knows = number % 2 == 0

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmq.schemas.errors import ProtocolError
-from fedmq.schemas.messages import Head, Offer, ProtocolMessage
+from fedmq.schemas.messages import Head, Offer, ProtocolMessage, Reply
 from fedmq.schemas.signing import SIGNATURE_BYTES, Signed, opened, sealed
 from fedmq.schemas.wire import decode, encode
 from tests.generators import MESSAGES, unhurried
 
 TOPIC = "fedmq/f/model"
 every_kind = pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
-sessions = st.integers(0, (1 << 64) - 1)
+sessions = st.integers(0, (1 << 63) - 1)
 
 
 def sign(content: bytes) -> bytes:
@@ -122,3 +122,9 @@ def test_an_envelope_of_other_types_is_none(fields: dict[str, Any]) -> None:
 def test_a_signature_that_is_not_the_last_of_the_header_is_malformed(fields: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError, match="not what the header ends with"):
         opened(TOPIC, msgpack.packb({"protocol": 1, **fields}))
+
+
+@given(st.integers(1 << 63, (1 << 64) - 1))
+def test_a_session_that_a_reader_could_not_keep_is_none(session: int) -> None:
+    plain = encode(Reply(run="a" * 32, incarnation="b" * 32))
+    assert opened(TOPIC, sealed(TOPIC, plain, session, sign)) is None

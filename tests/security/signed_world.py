@@ -26,6 +26,7 @@ from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService
 from fedmq.edge_client.shown import last_will
 from fedmq.edge_client.training import NumpyTrainer
+from fedmq.newest import Newest
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.layout import Entry, Layout
 from fedmq.schemas.messages import AggregatorPresence
@@ -53,14 +54,19 @@ Attack = Callable[[Message], list[Message]]
 def keys_of(name: str) -> Keys:
     """Of one side; everyone knows every public key, and a stranger's is none."""
 
-    def verify(author: str, content: bytes, signature: bytes) -> bool:
+    def verify(author: str, content: bytes, signature: bytes) -> str | None:
         try:
             PRIVATE[author].public_key().verify(signature, content)
         except (InvalidSignature, KeyError):
-            return False
-        return True
+            return None
+        return author
 
-    return Keys(PRIVATE[name].sign, verify)
+    return Keys(PRIVATE[name].sign, verify, lambda author: (author,))
+
+
+def newest_heard(keys: Keys, outbox: Outbox) -> Newest:
+    """What a device with this outbox takes for the aggregator's newest session."""
+    return Newest(lambda: keys.trusted(AGGREGATOR), outbox.aggregator_sessions(), outbox.keep_aggregator_session)
 
 
 class HostileBroker(MemoryBroker):
@@ -244,7 +250,7 @@ class World:
         if signs:
             will = Will(will.topic, sealed(will.topic, will.payload, session, keys.sign))
         inner = self.broker.link(name, will=will, max_message_bytes=self._most)
-        heard = in_order(TOPICS, outbox.aggregator_session(), outbox.keep_aggregator_session)
+        heard = in_order(TOPICS, newest_heard(keys, outbox))
         link: Link = inner
         if signs:
             link = SignedLink(

@@ -132,6 +132,16 @@ def test_what_is_old_is_not_shown(watch: Watch, mouth: Mouth) -> None:
     assert watch.clients["dev-1"].state == "online"
 
 
+def test_a_device_with_a_new_key_is_shown_whatever_was_signed_with_the_stolen_one(
+    watch: Watch, mouth: Mouth, tmp_path: Path
+) -> None:
+    mouth.says("dev-1", status(accepted=1), session=(1 << 63) - 1)
+    shown(watch, lambda: watch.clients)
+    (tmp_path / "devices").write_text(f"dev-1 {(tmp_path / 'stranger.key').read_text()}\n")
+    mouth.says("stranger", status(accepted=2))
+    shown(watch, lambda: watch.clients["dev-1"].accepted == 2)
+
+
 def test_a_presence_from_before_the_progress_that_is_shown_is_forgotten(watch: Watch, mouth: Mouth) -> None:
     mouth.says("aggregator", presence("offline"), session=4)
     shown(watch, lambda: watch.aggregator)
