@@ -61,7 +61,10 @@ class AggregatorSettings(BaseModel):
         " By default 20 where messages are signed, else never",
     )
     quarantine_seconds: float = Field(3600.0, gt=0, le=1e9, description="how long it is not listened to")
-    revoked_file: Path | None = Field(None, description="ids of devices that are out, one a line; `fedmq provision`'s")
+    revoked_file: Path | None = Field(
+        None,
+        description="ids of devices that are out, one a line; `fedmq provision`'s; nobody comes back before a restart",
+    )
     goal: Goal = Field(default_factory=Goal, description="when the run is finished")
 
     strategy: str = Field("fedbuff", description=", ".join(STRATEGIES))

@@ -194,6 +194,7 @@ class Aggregator:
     def _build(self, plan: Plan, state: State, replaces: frozenset[str] | None) -> AggregatorService:
         settings = self.settings
         codec, keys = codec_named(settings.aggregator.snapshot_codec), aggregator_keys(settings.signing)
+        revoked = Revoked(settings.aggregator.revoked_file)
         versions = settings.aggregator.task_versions
         rules = Rules(
             state.run,
@@ -254,7 +255,7 @@ class Aggregator:
             fence=Fence(incarnation, replaces, self._store.predecessors(incarnation)),
             store=self._store,
             transfers=self._transfers,
-            revoked=Revoked(settings.aggregator.revoked_file),
+            revoked=revoked,
             let_in=let_in,
             attention=attention,
             releases=Releases(settings.run_folder),
