@@ -34,7 +34,7 @@ def rights(record: Record, account: str) -> Iterator[tuple[str, str]]:
     """What an account may do: read, write or readwrite, and the topic or filter."""
     topics = Topics(record.federation)
     models = (topics.model, f"{topics.model}/+", f"{topics.model}/+/+")
-    # Only these: no status of a device at work can be touched. It also shows whether the broker knows of a revocation.
+    # Only these: nothing of a device at work can be cleared. It also shows whether the broker knows of a revocation.
     revoked = [("write", topics.status(client_id)) for client_id in record.revoked]
     if account == AGGREGATOR:
         yield from (("readwrite", topic) for topic in (topics.aggregator, topics.model, topics.progress))
@@ -44,6 +44,7 @@ def rights(record: Record, account: str) -> Iterator[tuple[str, str]]:
     elif account == OPERATOR:
         yield from (("read", topic) for topic in (topics.aggregator, topics.progress, topics.statuses))
         yield from revoked
+        yield from (("write", topics.update(client_id)) for client_id in record.revoked)
     else:
         public = (topics.aggregator, *models, topics.layout, topics.progress)
         yield from (("read", topic) for topic in (*public, topics.reply(account)))

@@ -137,7 +137,7 @@ def provision(root: Path, request: Request, now: datetime) -> Outcome:
 
 
 def note_cleared(root: Path, client_ids: Iterable[str]) -> None:
-    """Remember that the statuses of these revoked devices are gone from the broker."""
+    """Remember that what these revoked devices had left on the broker is gone."""
     folder = Folder(root)
     with alone_in(root):
         record = read_record(folder)

@@ -45,7 +45,7 @@ class Account(BaseModel):
         issued: its certificates that have not ended yet; none until its bundle is made.
         signing: public keys that its messages may be signed with, 64 hex digits each, the newest last.
         revoked: it is out, for good.
-        cleared: when it was revoked, the status that it left on the broker was removed.
+        cleared: when it was revoked, what it left on the broker was removed.
 
     """
 
@@ -107,7 +107,7 @@ class Record(BaseModel):
 
     @property
     def uncleared(self) -> tuple[str, ...]:
-        """Revoked devices whose status may still be on the broker."""
+        """Revoked devices of which something may still be on the broker."""
         return tuple(name for name, account in self.accounts.items() if account.revoked and not account.cleared)
 
     def user(self, account: str) -> str:

@@ -168,18 +168,18 @@ def _clear(out: Path, client_ids: Sequence[str]) -> list[str]:
     """Remove what revoked devices have left on the broker; what came of it."""
     from fedmq.broker_config.provision.folder import OPERATOR, Folder
     from fedmq.broker_config.provision.provisioning import note_cleared
-    from fedmq.revoked_status import clear_statuses
+    from fedmq.revoked_topics import clear_topics
     from fedmq.settings import load_settings
 
     if not client_ids:
         return []
     try:
         settings = load_settings(Folder(out).bundle(OPERATOR) / "federation.toml", environment={})
-        clear_statuses(settings, client_ids, _CLEAR_SECONDS)
+        clear_topics(settings, client_ids, _CLEAR_SECONDS)
     except (ConfigError, TransportError) as error:
-        return [f"the status of {_some(client_ids)} may still be on the broker ({error}); run this again later"]
+        return [f"what {_some(client_ids)} left on the broker may still be there ({error}); run this again later"]
     note_cleared(out, client_ids)
-    return [f"the status of {_some(client_ids)} is removed from the broker"]
+    return [f"what {_some(client_ids)} left on the broker is removed"]
 
 
 def _count(names: Sequence[str], what: str) -> str:

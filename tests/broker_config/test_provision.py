@@ -166,7 +166,7 @@ def test_a_revoked_device_is_nowhere_but_in_the_lists_of_the_revoked(provision: 
     mine.write_text("of the user")
     said = provision("--revoke", "dev-2")
     assert "revoked: dev-2;" in said
-    assert "the status of dev-2 may still be on the broker" in said  # there is none
+    assert "what dev-2 left on the broker may still be there" in said  # there is none
     files = content(provision.root)
     assert files["aggregator/revoked"] == b"dev-2\n"
     assert b"f.dev-2" not in files["broker/passwords"] + files["broker/rules"]
@@ -174,7 +174,7 @@ def test_a_revoked_device_is_nowhere_but_in_the_lists_of_the_revoked(provision: 
     mine.unlink()
     record = json.loads(files["provision.json"])
     assert record["accounts"]["dev-2"]["revoked"]
-    assert "the status of dev-2 may still be on the broker" in provision()
+    assert "what dev-2 left on the broker may still be there" in provision()
 
 
 def test_a_bundle_that_was_taken_away_is_left_alone_until_it_is_renewed(provision: Provision) -> None:

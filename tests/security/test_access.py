@@ -28,7 +28,7 @@ def expected(account: str) -> Access:
     if account == "operator":
         statuses = {f"fedmq/f/status/{device}" for device in EVERYBODY}
         seen = {"fedmq/f/aggregator", "fedmq/f/progress"}
-        return Access(None, frozenset(statuses | seen), frozenset({f"fedmq/f/status/{GONE}"}))
+        return Access(None, frozenset(statuses | seen), frozenset({f"fedmq/f/status/{GONE}", f"fedmq/f/update/{GONE}"}))
     reads = PUBLIC | {f"fedmq/f/reply/{account}", f"fedmq/f/status/{account}"}
     return Access(None, frozenset(reads), frozenset({f"fedmq/f/update/{account}", f"fedmq/f/status/{account}"}))
 

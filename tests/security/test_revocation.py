@@ -16,7 +16,7 @@ import pytest
 
 from fedmq.broker_config.provision.decisions import Request
 from fedmq.broker_config.provision.provisioning import provision
-from fedmq.revoked_status import clear_statuses
+from fedmq.revoked_topics import clear_topics
 from fedmq.schemas.errors import TransportError
 from fedmq.settings import load_settings
 from tests.brokers import PATIENCE
@@ -45,18 +45,20 @@ def test_a_connection_of_a_device_that_is_revoked_is_worth_nothing(here: tuple[s
     login, at = here
     bundle = shutil.copytree(at.folder / "devices" / "dev-2", tmp_path / "dev-2")
     stolen = Login.of(Path(bundle), "f.dev-2")
-    status = "fedmq/f/status/dev-2"
+    status, update = "fedmq/f/status/dev-2", "fedmq/f/update/dev-2"
     with at.peer(EYE) as eye, at.peer("dev-1") as other, at.peer("dev-2", will=status) as peer:
         eye.subscribe("fedmq/#", "eye/#")
         for each in (peer, other):
             each.subscribe("fedmq/f/model", FENCE)
         assert peer.publish(status, b"online", retain=True)
-        eye.waits_for(lambda got: got.payload == b"online")
+        assert peer.publish(update, b"for ever", retain=True)
+        eye.waits_for(lambda got: got.payload == b"for ever")
         change(at, Request(revoke=("dev-2",)))
         assert "rules, passwords, revoked.pem changed" in settle(at.broker)
         # It is done only when the broker has read its rules again.
-        clear_statuses(load_settings(at.folder / "operator" / "federation.toml", environment={}), ["dev-2"], 10.0)
+        clear_topics(load_settings(at.folder / "operator" / "federation.toml", environment={}), ["dev-2"], 10.0)
         eye.waits_for(lambda got: (got.topic, got.payload) == (status, b""))
+        eye.waits_for(lambda got: (got.topic, got.payload) == (update, b""))
 
         def try_everything() -> None:
             if login == "certificate":
@@ -77,15 +79,15 @@ def test_a_connection_of_a_device_that_is_revoked_is_worth_nothing(here: tuple[s
         assert [got.topic for got in peer.got] == []
         assert other.there
         assert other.publish("fedmq/f/update/dev-1", b"as ever")
-        kept = seen_between(eye, lambda: eye.subscribe(status))
-        assert [got for got in kept if got.topic == status] == []
+        kept = seen_between(eye, lambda: eye.subscribe(status, update))
+        assert [got for got in kept if got.topic in (status, update)] == []
 
 
-def test_a_status_is_not_cleared_before_the_broker_knows_of_the_revocation(at: Ground) -> None:
+def test_nothing_is_cleared_before_the_broker_knows_of_the_revocation(at: Ground) -> None:
     settings = load_settings(at.folder / "operator" / "federation.toml", environment={})
     with pytest.raises(TransportError, match="it has not read its rules again"):
-        clear_statuses(settings, ["dev-1"], 1.0)
-    clear_statuses(settings, ["gone"], 10.0)
+        clear_topics(settings, ["dev-1"], 1.0)
+    clear_topics(settings, ["gone"], 10.0)
 
 
 @pytest.mark.parametrize("name", ["passwords", "rules", "revoked.pem"])

@@ -1,4 +1,4 @@
-"""Removing what revoked devices have left on the broker: their retained status."""
+"""Removing what revoked devices have left on the broker: whatever is retained on the topics that were theirs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from fedmq.schemas.topics import Topics
 from fedmq.settings import Settings
 from fedmq.transport.link import Connected, Disconnected, Link, Refused
 
-__all__ = ["clear_statuses"]
+__all__ = ["clear_topics"]
 
 _PAUSE_SECONDS = 0.3
 
 
-def clear_statuses(settings: Settings, client_ids: Iterable[str], seconds: float) -> None:
-    """Remove the retained status of each of these devices from the broker.
+def clear_topics(settings: Settings, client_ids: Iterable[str], seconds: float) -> None:
+    """Remove from the broker what is retained on the topics that each of these devices wrote to.
 
-    The account of `settings` may write there once the broker knows that the device is revoked, and not before. So a
-    broker that has not read its rules again says no, and what is removed stays so.
+    That is its status; and whatever it had retained where updates go, which no good device does, and which the
+    aggregator would be sent at every start. The account of `settings`, an operator's, may write there once the broker
+    knows that the device is revoked, and not before. So a broker that has not read its rules again says no, and what is
+    removed stays so.
 
     Args:
         settings: how to log in; of the federation that the devices were in.
@@ -34,7 +36,7 @@ def clear_statuses(settings: Settings, client_ids: Iterable[str], seconds: float
 
     """
     topics = Topics(settings.federation)
-    waiting = {topics.status(client_id) for client_id in client_ids}
+    waiting = {topic(client_id) for client_id in client_ids for topic in (topics.status, topics.update)}
     deadline = time.monotonic() + seconds
     # MQTT 3.1.1 has no way to say that a message was refused.
     reach = settings.broker.model_copy(update={"mqtt_version": "5"})
