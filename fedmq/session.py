@@ -70,5 +70,11 @@ def _write(path: Path, session: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+        # Without a real-time clock the number of the last start is all that keeps this one from being used again.
+        names = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(names)
+        finally:
+            os.close(names)
     except OSError as error:
         raise StoreError(f"{path}: the number of this start cannot be kept: {error}") from error

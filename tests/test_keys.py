@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from pathlib import Path
 
@@ -80,6 +82,19 @@ def test_the_newest_two_keys_of_an_account_are_trusted() -> None:
 def test_every_start_has_a_greater_number_whatever_the_clock_says(tmp_path: Path) -> None:
     path = tmp_path / "session"
     assert [next_session(path, now) for now in (1000, 2000, 5, 5)] == [1000, 2000, 2001, 2002]
+
+
+def test_the_number_of_a_start_is_on_the_disk_and_so_is_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "session", list[tuple[bool, bool]]()
+
+    def noted(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    next_session(path)
+    assert synced == [(False, False), (True, True)]
 
 
 def test_the_session_that_was_let_in_is_remembered_in_the_folder(tmp_path: Path) -> None:

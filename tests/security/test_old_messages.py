@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from fedmq.schemas.messages import ClientStatus
-from fedmq.schemas.signing import AGGREGATOR, sealed
+from fedmq.schemas.signing import AGGREGATOR, author, sealed
 from fedmq.schemas.wire import decode, pack, split
 from fedmq.session import AtWork
 from fedmq.transport.link import Message
@@ -52,6 +52,43 @@ def second() -> World:
     world = World(broker, NEXT_RUN, 2, first.outboxes, replaces=frozenset())
     assert work(world)
     return world
+
+
+def test_an_earlier_start_ends_those_only_that_have_heard_of_no_later_one() -> None:
+    broker = HostileBroker()
+    first = World(broker, RUN, 1)
+    assert work(first)
+    first.core.finish("enough", broker.time.now)
+    assert first.run(lambda: all(client.stopped for client in first.clients.values()))
+    first.end()
+    finished = [message for message in broker.seen if message.topic == TOPICS.model][-1]
+    broker.retained.clear()
+    broker.plant(finished)
+
+    def held_back(message: Message) -> list[Message]:
+        if message.topic == TOPICS.model:
+            return [finished]
+        heard_by_devices = author(TOPICS, message.topic) == AGGREGATOR and message.topic not in SHOWN
+        return [] if heard_by_devices else [message]
+
+    broker.attack = held_back
+    second = World(broker, NEXT_RUN, 2, first.outboxes)
+    assert second.run(lambda: all(client.stopped for client in second.clients.values()))
+    assert {client.stopped.code for client in second.clients.values() if client.stopped} == {0}
+    # What SECURITY.md says to do: they are started again, and hear the later one once.
+    second.run(lambda: False, seconds=10.0)
+    models = [message for message in broker.seen if message.topic in (TOPICS.model, TOPICS.layout)]
+    broker.attack = lambda message: [message]
+    broker.plant(*models)
+    for name in DEVICES:
+        second.start_again(name)
+    assert work(second)
+    broker.attack = lambda message: [message, *held_back(message)]
+    for name in DEVICES:
+        second.start_again(name)
+        broker.plant(finished)
+    assert work(second)
+    assert [client.stopped for client in second.clients.values()] == [None, None]
 
 
 def test_an_aggregator_at_work_is_not_stopped_by_what_was_shown_before_it_or_never(second: World) -> None:
