@@ -77,5 +77,5 @@ def _read(path: Path) -> tuple[frozenset[str], str]:
     ]
     if rest.strip():
         # What is there may be the beginning of another device's id.
-        wrong.append(f"line {len(lines) + 1}: found {rest[:70]!r} without an end of the line: was the file cut off?")
+        wrong.append(f"line {len(lines) + 1}: found {rest[:70]!r} without an end of the line, as if it was cut off")
     return frozenset(filter(is_id, found)), wrong[0] if wrong else ""

@@ -35,7 +35,7 @@ def test_the_file_is_read_again_when_it_is_another(tmp_path: Path) -> None:
 WRONG = {
     "dev-1\ndev 2\ndev-3\n": "line 2: found 'dev 2', expected an id",
     "dev-1\ndev/2\ndev-3\ndev 4\n": "line 2: found 'dev/2', expected an id",
-    "dev-1\ndev-3\ndev-": "line 3: found 'dev-' without an end of the line: was the file cut off?",
+    "dev-1\ndev-3\ndev-": "line 3: found 'dev-' without an end of the line, as if it was cut off",
     "dev-1\ndev-3\n\udcff\n": "line 3: found '\N{REPLACEMENT CHARACTER}', expected an id",
 }
 
