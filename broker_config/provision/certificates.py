@@ -18,8 +18,10 @@ from fedmq.schemas.errors import ConfigError
 
 __all__ = ["Authority", "Identity", "authority_certificate", "key_pem", "new_key", "read_identity"]
 
-# Devices' clocks may be behind: those without a battery start at the time when they were last switched off.
-_BACKDATED = timedelta(days=1)
+# Devices' clocks may be behind: those without a battery start at the time when they were last switched off, and to them
+# a certificate of yesterday, the broker's too, is one of the future. Not more than a year, because some platforms
+# refuse a broker's certificate of more than 825 days, and with its 397 days this has 762.
+_BACKDATED = timedelta(days=365)
 _USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
          "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
 

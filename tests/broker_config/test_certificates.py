@@ -114,7 +114,7 @@ def test_what_a_certificate_says(authority: Authority) -> None:
     assert key.curve.name == "secp256r1"
     assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "f.dev-1"
     identity = read_identity(pem, Path())
-    assert (identity.since, identity.until) == (NOW - timedelta(days=1), NOW + timedelta(days=10))
+    assert (identity.since, identity.until) == (NOW - timedelta(days=365), NOW + timedelta(days=10))
     assert identity.hosts == frozenset()
     assert read_identity(authority.issue(HOSTS[0], 10, NOW, HOSTS), Path()).hosts == set(HOSTS)
     others = {read_identity(authority.issue("f.dev-1", 10, NOW), Path()).serial for _ in range(3)}
