@@ -75,3 +75,7 @@ class Folder:
     def bundle(self, account: str) -> Path:
         """What one account's machine needs, and nothing that is another's."""
         return self.root / account if account in (AGGREGATOR, OPERATOR) else self.root / "devices" / account
+
+    def name(self, path: Path) -> str:
+        """A path in the folder as the record and the summary name it."""
+        return path.relative_to(self.root).as_posix()

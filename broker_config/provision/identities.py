@@ -1,25 +1,11 @@
-"""The authority, the broker's certificate and every account's bundle: made where there is none, renewed when asked."""
+"""The authority and the broker's certificate: made where there is none, renewed when asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
-from pathlib import Path
 
-from fedmq.broker_config.provision.bundles import (
-    AGGREGATOR_KEYS,
-    AUTHORITY,
-    DEVICE_KEYS,
-    IDENTITY,
-    PASSWORD,
-    REVOKED,
-    SETTINGS,
-    SIGNING,
-    TASK,
-    settings_file,
-)
+from fedmq.broker_config.provision.bundles import IDENTITY
 from fedmq.broker_config.provision.certificates import (
     Authority,
     authority_certificate,
@@ -27,15 +13,13 @@ from fedmq.broker_config.provision.certificates import (
     new_key,
     read_identity,
 )
-from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR, Folder
+from fedmq.broker_config.provision.folder import Folder
 from fedmq.broker_config.provision.host_names import address_of
-from fedmq.broker_config.provision.passwords import new_password
-from fedmq.broker_config.provision.private_files import read_private, write_folder, write_private
-from fedmq.broker_config.provision.record import Issued, Record
-from fedmq.broker_config.provision.signing_keys import new_signing_key, public_key, with_key
+from fedmq.broker_config.provision.private_files import read_private, write_private
+from fedmq.broker_config.provision.record import Record
 from fedmq.schemas.errors import ConfigError
 
-__all__ = ["Renewal", "broker_identity", "bundle", "issued_in", "open_authority", "signed_with", "write_device_keys"]
+__all__ = ["Renewal", "broker_identity", "open_authority"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +51,9 @@ class Renewal:
 
 
 def open_authority(folder: Folder, record: Record, renewal: Renewal) -> Authority:
-    """The authority, made if the folder is new; a new certificate for its old key when that is due.
+    """The authority; a new certificate, still to be written, for its old key when that is due.
+
+    Its key is made, and written, if the folder is new.
 
     Raises:
         ConfigError: it is gone, or its key is not there and is needed.
@@ -84,17 +70,16 @@ def open_authority(folder: Folder, record: Record, renewal: Renewal) -> Authorit
         write_private(folder.authority_key, key)
     authority = Authority(certificate or b"", folder.authority_key)
     if certificate is not None:
+        begun = folder.name(folder.authority) in record.changing
+        asked = renewal.due or renewal.everything
         left = read_identity(certificate, folder.authority).until - renewal.now
-        # It is due when a device's certificate does not fit into its lifetime any more: early, because its successor
-        # has to reach every device before it ends.
-        if left >= timedelta(days=record.device_days) or not (renewal.due or renewal.everything):
+        if not begun and not (asked and _is_due(left, record)):
             return authority
         key = key_pem(authority.key("the authority's new certificate"))
     assert key is not None
     certificate = authority_certificate(
         record.federation, key, record.authority_days, renewal.now, folder.authority_key
     )
-    write_private(folder.authority, certificate)
     return Authority(certificate, folder.authority_key)
 
 
@@ -104,105 +89,23 @@ def broker_identity(folder: Folder, record: Record, authority: Authority, renewa
     content = read_private(path)
     if content is not None:
         identity = read_identity(content, path)
+        begun = folder.name(path) in record.changing
         # An address may be written in several ways, and a certificate knows one.
         same = {host.lower() for host in identity.hosts} == {_canonical(host) for host in record.hosts}
-        if same and not renewal.wants("", identity.until):
+        if same and not begun and not renewal.wants("", identity.until):
             return content
     return authority.issue(record.hosts[0][:64], record.server_days, renewal.now, record.hosts)
 
 
-def bundle(folder: Folder, record: Record, account: str, authority: Authority, renewal: Renewal) -> bool:
-    """Make what is missing in an account's bundle, and renew its certificate if that is wanted; whether anything was.
+def _is_due(left: timedelta, record: Record) -> bool:
+    """Whether an authority that has this much left is to be renewed.
 
-    A bundle that was made once and is gone was taken to its machine: it is made anew only to renew it, with a new
-    password, because the old one is known to nobody but its device.
+    It is when a device's certificate does not fit into its lifetime any more: early, because its successor has to reach
+    every device before it ends. Where that never fits, one that lasts hardly longer is not worth the way to them all.
     """
-    place = folder.bundle(account)
-    contents = {name: read_private(place / name) for name in (AUTHORITY, IDENTITY, PASSWORD, SETTINGS, SIGNING, TASK)}
-    issued = record.accounts[account].issued
-    identity = contents[IDENTITY]
-    if identity is None:
-        if issued and not renewal.wants(account, max(one.until for one in issued)):
-            return False
-        new = True
-    else:
-        new = renewal.wants(account, read_identity(identity, place / IDENTITY).until)
-    makers: dict[str, Callable[[], bytes]] = {
-        AUTHORITY: lambda: authority.certificate,
-        IDENTITY: lambda: authority.issue(record.user(account), record.device_days, renewal.now),
-        PASSWORD: lambda: new_password().encode() + b"\n",
-        SETTINGS: lambda: settings_file(record, account),
-    }
-    if account != OPERATOR:
-        makers[SIGNING] = new_signing_key
-        if record.task is not None and contents[SETTINGS] is None:  # settings of before may name another place
-            makers[TASK] = partial(_task_file, record.task)
-    anew = {AUTHORITY} | ({IDENTITY, SIGNING} if new else set())
-    files = {name: make() if name in anew or (old := contents[name]) is None else old for name, make in makers.items()}
-    own = files[SIGNING] if account == AGGREGATOR else None
-    files[AGGREGATOR_KEYS] = _aggregator_keys(folder, record, own)
-    if not place.exists():
-        # Its settings name these files, which have to be there from the beginning.
-        empty = {AGGREGATOR: (REVOKED, DEVICE_KEYS), OPERATOR: (DEVICE_KEYS,)}.get(account, ())
-        write_folder(place, files | dict.fromkeys(empty, b""))
-        return True
-    # Everybody trusts a key before it is used, whenever this is cut off.
-    if account not in (AGGREGATOR, OPERATOR) and files[SIGNING] != contents[SIGNING]:
-        trusted = with_key(record.accounts[account].signing, public_key(files[SIGNING], place / SIGNING))
-        signing = record.accounts[account].model_copy(update={"signing": trusted})
-        write_device_keys(folder, record.with_accounts({account: signing}))
-    if own is not None and own != contents[SIGNING]:
-        for other in record.active:
-            path = folder.bundle(other) / AGGREGATOR_KEYS
-            if path.exists():
-                write_private(path, files[AGGREGATOR_KEYS])
-    # The password before the certificate: a bundle is whole once it has a certificate.
-    order = (AUTHORITY, PASSWORD, AGGREGATOR_KEYS, SIGNING, TASK, SETTINGS, IDENTITY)
-    changed = [write_private(place / name, files[name]) for name in order if name in files]
-    return any(changed)
-
-
-def write_device_keys(folder: Folder, record: Record) -> None:
-    """Write the list of the devices' public keys, for who verifies what they send.
-
-    The keys of who is out are in it: so it is told that it is, and no one else in its name.
-    """
-    devices = [(name, one) for name, one in record.accounts.items() if name not in (AGGREGATOR, OPERATOR)]
-    keys = "".join(f"{name} {key}\n" for name, account in devices for key in account.signing).encode()
-    for name in (AGGREGATOR, OPERATOR):
-        if folder.bundle(name).is_dir():
-            write_private(folder.bundle(name) / DEVICE_KEYS, keys)
-
-
-def issued_in(folder: Folder, account: str) -> Issued | None:
-    """The certificate in an account's bundle, None if there is none."""
-    path = folder.bundle(account) / IDENTITY
-    content = read_private(path)
-    if content is None:
-        return None
-    identity = read_identity(content, path)
-    return Issued(serial=f"{identity.serial:x}", until=identity.until)
-
-
-def signed_with(folder: Folder, account: str) -> str | None:
-    """The public key of the signing key in an account's bundle, None if there is none."""
-    path = folder.bundle(account) / SIGNING
-    content = read_private(path)
-    return None if content is None else public_key(content, path)
-
-
-def _task_file(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"task {path}: it cannot be copied into a bundle: {error.strerror}; give --task") from error
-
-
-def _aggregator_keys(folder: Folder, record: Record, own: bytes | None) -> bytes:
-    """The file of the keys that the aggregator's messages may be signed with, with the one that it has now."""
-    path = folder.bundle(AGGREGATOR) / SIGNING
-    newest = signed_with(folder, AGGREGATOR) if own is None else public_key(own, path)
-    return "".join(f"{key}\n" for key in with_key(record.accounts[AGGREGATOR].signing, newest)).encode()
+    whole = timedelta(days=record.authority_days)
+    gain = min(timedelta(days=record.renew_days), whole / 2)
+    return left < timedelta(days=record.device_days) and whole - left >= gain
 
 
 def _canonical(host: str) -> str:

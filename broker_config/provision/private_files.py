@@ -11,7 +11,16 @@ from pathlib import Path
 
 from fedmq.schemas.errors import ConfigError, StoreError
 
-__all__ = ["alone_in", "close_up", "make_folder", "read_private", "remove_files", "write_folder", "write_private"]
+__all__ = [
+    "alone_in",
+    "close_up",
+    "make_folder",
+    "read_private",
+    "remove_files",
+    "remove_unfinished",
+    "write_folder",
+    "write_private",
+]
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -61,7 +70,7 @@ def write_private(path: Path, content: bytes) -> bool:
         if read_private(path) == content:
             return False
         _make(path.parent)
-        aside = path.with_name(f".{path.name}{_ASIDE}")
+        aside = _aside(path)
         _write(aside, content)
         os.replace(aside, path)
         _sync(path.parent)
@@ -72,7 +81,7 @@ def write_private(path: Path, content: bytes) -> bool:
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make a new folder with these files, all at once; raises StoreError if the disk does not take it."""
-    aside = folder.with_name(f".{folder.name}{_ASIDE}")
+    aside = _aside(folder)
     try:
         _make(folder.parent)
         shutil.rmtree(aside, ignore_errors=True)  # of a run that did not come to its end
@@ -102,11 +111,31 @@ def remove_files(folder: Path, names: Iterable[str]) -> bool:
     return removed
 
 
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove what a process that was killed has left of these files and folders, which it did not finish.
+
+    Raises StoreError if that cannot be.
+    """
+    for aside in map(_aside, paths):
+        try:
+            if aside.is_dir() and not aside.is_symlink():
+                shutil.rmtree(aside)
+            elif os.path.lexists(aside):
+                aside.unlink()
+        except OSError as error:
+            raise StoreError(f"{aside}: it cannot be removed: {error.strerror}") from error
+
+
 def close_up(paths: Iterable[Path]) -> list[Path]:
-    """Take from others what rights they have on these files and folders; those on which they had any."""
+    """Take from others what rights they have on these files and folders; those on which they had any.
+
+    A symbolic link has no rights of its own, and what it leads to is left alone.
+    """
     opened = []
     for path in paths:
         try:
+            if path.is_symlink():
+                continue
             mode = path.stat().st_mode & 0o777
             wanted = _FOLDER_MODE if path.is_dir() else _FILE_MODE
             if mode != wanted:
@@ -125,6 +154,10 @@ def make_folder(folder: Path) -> None:
         _make(folder)
     except OSError as error:
         raise StoreError(f"{folder}: it cannot be made: {error.strerror}") from error
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_ASIDE}")
 
 
 def _make(folder: Path) -> None:

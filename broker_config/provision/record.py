@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -71,6 +71,8 @@ class Record(BaseModel):
         memory_bytes: that the broker may take.
         task: the task file, which is copied into new bundles; None leaves it to whoever has the bundle.
         accounts: the aggregator, the operator and every device that ever was.
+        changing: files, and folders that are new or go, that runs have begun to change and have not told of yet; paths
+            in the folder. Its own is there while it is new.
 
     """
 
@@ -86,9 +88,10 @@ class Record(BaseModel):
     server_days: _Days = 397
     device_days: _Days = 730
     renew_days: _Days = 60
-    memory_bytes: Annotated[int, Field(ge=16 << 20)] = 1 << 30
+    memory_bytes: Annotated[int, Field(ge=16 << 20, le=1 << 40)] = 1 << 30
     task: str | None = None
     accounts: dict[_Id, Account] = Field(default_factory=lambda: {AGGREGATOR: Account(), OPERATOR: Account()})
+    changing: tuple[str, ...] = ()
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -120,6 +123,10 @@ class Record(BaseModel):
     def with_accounts(self, changed: Mapping[str, Account]) -> Record:
         """The same with these accounts new or in place of those that there are."""
         return self.model_copy(update={"accounts": {**self.accounts, **changed}})
+
+    def with_changing(self, paths: Iterable[str]) -> Record:
+        """The same with these paths noted too."""
+        return self.model_copy(update={"changing": tuple(sorted({*self.changing, *paths}))})
 
 
 def read_record(folder: Folder) -> Record | None:

@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from fedmq.broker_config.provision.certificates import Authority
 
-__all__ = ["revocation_list"]
+__all__ = ["is_ahead", "revocation_list"]
 
-_BACKDATED = timedelta(days=1)
 _STEP = timedelta(seconds=1)
 
 
@@ -20,7 +19,8 @@ def revocation_list(authority: Authority, serials: Iterable[int], now: datetime,
     """The list, PEM, of these serial numbers; `before` itself if it has them all and is this authority's.
 
     It holds until the authority ends. A list that ran out would shut everybody out, and this one is not fetched by
-    anyone who could be given an old one: it lies beside the broker.
+    anyone who could be given an old one: it lies beside the broker. Nobody is taken from it, because a certificate may
+    have ended only by a clock that is wrong.
 
     Raises:
         ConfigError: a new list is needed, and the authority's key is not there.
@@ -31,14 +31,18 @@ def revocation_list(authority: Authority, serials: Iterable[int], now: datetime,
     old = _read(before)
     if old is not None and old.is_signature_valid(certificate.public_key()):  # type: ignore[arg-type]
         listed = {entry.serial_number for entry in old}
-        if wanted <= listed and old.next_update_utc == certificate.not_valid_after_utc:
+        same = wanted <= listed and old.next_update_utc == certificate.not_valid_after_utc
+        if same and not is_ahead(before, now):
             assert before is not None
             return before
+        wanted |= listed
     # OpenSSL takes the newest of the lists that it has read, by a date in whole seconds, and a broker that reads its
-    # file anew still has the one before. The first is dated back, so that each later one is newer and none is from the
-    # future.
-    updated = now - _BACKDATED
-    if old is not None:
+    # file anew still has the one before. So each is a second newer than that, from the authority's beginning on, and
+    # no clock has a say in it: one that was ahead once would make a list that holds for nobody yet.
+    updated = certificate.not_valid_before_utc
+    if is_ahead(before, now):
+        updated = now - timedelta(days=1)  # after whatever came before that one
+    elif old is not None:
         updated = max(updated, old.last_update_utc + _STEP)
     builder = x509.CertificateRevocationListBuilder().issuer_name(certificate.subject).last_update(updated)
     builder = builder.next_update(certificate.not_valid_after_utc)
@@ -50,6 +54,12 @@ def revocation_list(authority: Authority, serials: Iterable[int], now: datetime,
     number = _number(old) + 1
     builder = builder.add_extension(issuer, critical=False).add_extension(x509.CRLNumber(number), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def is_ahead(pem: bytes | None, now: datetime) -> bool:
+    """Whether a list is from the future, so that a broker lets nobody in with it; one was made with a clock ahead."""
+    old = _read(pem)
+    return old is not None and old.last_update_utc > now
 
 
 def _read(pem: bytes | None) -> x509.CertificateRevocationList | None:

@@ -35,7 +35,8 @@ def public_key(pem: bytes, where: Path) -> str:
     return raw.hex()
 
 
-def with_key(known: Iterable[str], key: str | None) -> tuple[str, ...]:
-    """The keys to trust, oldest first, when this one is the newest."""
+def with_key(known: Iterable[str], key: str | None, *, all_stay: bool = False) -> tuple[str, ...]:
+    """The keys to trust, oldest first, when this one is the newest; `all_stay` leaves in what would be one too many."""
     others = tuple(one for one in known if one != key)
-    return (others if key is None else (*others, key))[-KEYS_TRUSTED:]
+    keys = others if key is None else (*others, key)
+    return keys if all_stay else keys[-KEYS_TRUSTED:]

@@ -76,9 +76,11 @@ def run(options: argparse.Namespace) -> int:
 
     if options.all and options.renew is None:
         raise ConfigError("--all goes with --renew; it says that all certificates are to be renewed")
-    outcome = provision(options.out, _request(options), datetime.now(UTC))
-    for line in _summary(options.out, outcome):
-        print(line)
+
+    def tell(outcome: Outcome) -> None:
+        print("\n".join(_summary(options.out, outcome)), flush=True)
+
+    outcome = provision(options.out, _request(options), datetime.now(UTC), tell)
     for line in _clear(options.out, outcome.record.uncleared):
         print(line)
     return 0
@@ -112,40 +114,77 @@ def _summary(out: Path, outcome: Outcome) -> list[str]:
     record = outcome.record
     where = f"broker {record.hosts[0]}:{record.port}"
     lines = [f"{out}: federation {record.federation}, {_count(record.devices, 'device')}, {where}"]
-    if not outcome.changed:
+    if not outcome.changed and not outcome.opened:
         lines.append("nothing to do: everything is as it should be")
-    if outcome.bundles:
-        lines.append(f"made or renewed: {_some(outcome.bundles)}; each folder goes to its machine, and to no other")
-    if "aggregator" in outcome.bundles and not outcome.new:
+    lines += _bundles(out, outcome)
+    if not outcome.new:
+        lines += _to_carry(out, outcome)
+    if outcome.opened:
+        names = _some([str(path.relative_to(out)) if path != out else str(out) for path in outcome.opened])
+        lines.append(f"could be read by others, and is closed now: {names}; renew what they may have seen")
+    if outcome.absent:
         lines.append(
-            f"take {out}/operator/aggregator-keys to every device first, then the aggregator's folder to its machine"
+            f"not here, so left as it is: {_some(outcome.absent)}; --renew ID makes a bundle anew, with a new password"
         )
-    if not outcome.new and (outcome.bundles or outcome.revoked):
-        lines.append(f"{out}/aggregator/device-keys goes to the aggregator's machine; it is read without a restart")
+    if outcome.elsewhere:
+        lines.append(
+            f"federation.toml of {_some(outcome.elsewhere)} names another broker; it is yours: change it there"
+        )
+    if outcome.due or outcome.broker_due:
+        due = _some([*(["the broker's certificate"] if outcome.broker_due else []), *outcome.due])
+        lines.append(f"ends within {record.renew_days} days: {due}; --renew renews it")
+    if outcome.new:
+        lines += _next(out, record.devices[0], record.task)
+    return lines
+
+
+def _bundles(out: Path, outcome: Outcome) -> list[str]:
+    """Which bundles are other than they were, and what is to be done with them."""
+    lines = []
+    whole = [name for name in outcome.bundles if name not in outcome.without_password]
+    if whole:
+        lines.append(f"made or renewed: {_some(whole)}; each folder goes to its machine, and to no other")
+    if outcome.without_password:
+        lines.append(
+            f"renewed without password and settings, which only their machines have: {_some(outcome.without_password)};"
+            " copy the files over those that are there"
+        )
+    if outcome.locked_out:
+        lines.append(f"a new password: {_some(outcome.locked_out)}; cut off until the new bundle is on its machine")
+    return lines
+
+
+def _to_carry(out: Path, outcome: Outcome) -> list[str]:
+    """What has to be taken to machines beside bundles."""
+    lines = []
+    if "aggregator/signing.pem" in outcome.changed:
+        lines.append(
+            f"take {out}/aggregator/aggregator-keys to every device and the operator first, then the aggregator's"
+            " folder to its machine"
+        )
+    if "aggregator/device-keys" in outcome.changed:
+        lines.append(
+            f"{out}/aggregator/device-keys goes to the aggregator's and the operator's machine; it is read without a"
+            " restart"
+        )
     if outcome.revoked:
         lines.append(
             f"revoked: {_some(outcome.revoked)}; take {out}/aggregator/revoked to the aggregator's machine; what was in"
             f" {out}/devices for them is deleted"
         )
-    if outcome.broker and not outcome.new:
+    elif "aggregator/revoked" in outcome.changed:
+        lines.append(f"take {out}/aggregator/revoked to the aggregator's machine")
+    if outcome.broker:
         restart = "start it again" if "mosquitto.conf" in outcome.broker else "send it SIGHUP"
         lines.append(
             f"changed for the broker: {', '.join(outcome.broker)}; `fedmq broker --secure` follows by itself, else take"
             f" {out}/broker to its machine and {restart}"
         )
-    if outcome.opened:
-        names = _some([str(path.relative_to(out)) for path in outcome.opened])
-        lines.append(f"could be read by others, and is closed now: {names}; renew what they may have seen")
-    if outcome.absent:
-        lines.append(f"not here, so left as it is: {_some(outcome.absent)}; --renew ID makes a bundle anew")
-    if outcome.elsewhere:
+    if outcome.redated:
         lines.append(
-            f"federation.toml of {_some(outcome.elsewhere)} names another broker; it is yours: change it there"
+            "the list of revoked certificates was dated in the future, by a clock that was ahead, and is made anew;"
+            " start the broker again, also one of `fedmq broker --secure`: one that runs keeps the list from before"
         )
-    if outcome.due:
-        lines.append(f"ends within {record.renew_days} days: {_some(outcome.due)}; --renew renews it")
-    if outcome.new:
-        lines += _next(out, record.devices[0], record.task)
     return lines
 
 

@@ -14,9 +14,8 @@ from fedmq.broker_config.provision.passwords import read_password_file, verifies
 from fedmq.cli import main
 from fedmq.keys import aggregator_keys, device_keys, watch_keys
 from fedmq.settings import load_settings
-from fedmq.signing_settings import SigningSettings
 
-__all__ = ["Provision", "bundles", "check_bundles", "content", "secrets_in"]
+__all__ = ["Provision", "bundles", "check_bundles", "check_signatures", "content", "secrets_in"]
 
 
 @dataclass
@@ -87,17 +86,16 @@ def check_bundles(root: Path) -> None:
         elif name == "aggregator":
             assert aggregator_keys(settings.signing) is not None
         else:
-            _check_signatures(root, name, settings.signing)
+            check_signatures(bundle, root / "aggregator", name)
         password = settings.broker.read_password()
         assert password is not None
         assert verifies(lines[f"f.{name}"], password)
 
 
-def _check_signatures(root: Path, name: str, signing: SigningSettings) -> None:
-    """What the aggregator signs now is believed by this device, and the other way round."""
-    device = device_keys(signing, name)
-    ours = load_settings(root / "aggregator" / "federation.toml", environment={}).signing
-    aggregator = aggregator_keys(ours)
+def check_signatures(bundle: Path, aggregators: Path, name: str) -> None:
+    """What the aggregator signs now is believed by this device, and the other way round; by their bundles."""
+    device = device_keys(load_settings(bundle / "federation.toml", environment={}).signing, name)
+    aggregator = aggregator_keys(load_settings(aggregators / "federation.toml", environment={}).signing)
     assert device is not None
     assert aggregator is not None
     assert device.verify("aggregator", b"content", aggregator.sign(b"content"))

@@ -141,7 +141,7 @@ def test_settings_are_the_users_once_they_are_written(provision: Provision) -> N
     assert "federation.toml of aggregator, operator, dev-1 names another broker" in said
     assert file.read_bytes() == before
     file.unlink()
-    provision()
+    provision("--add", "dev-3")
     assert load_settings(file, environment={}).broker.url == "mqtts://10.0.0.7:8884"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedmq.broker_config.provision.private_files import alone_in
+from fedmq.broker_config.provision.signing_keys import public_key
 from fedmq.cli import main
 from tests.broker_config.provisioned import Provision, check_bundles, content
 
@@ -43,21 +44,27 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "again"),
     [
-        ("--federation", "f", "--clients", "more.txt"),
-        ("--add", "dev-3"),
-        ("--revoke", "dev-2"),
-        ("--renew", "--all"),
-        ("--host", "10.0.0.7", "--login", "certificate"),
+        (("--federation", "f", "--clients", "more.txt"), "the same"),
+        (("--add", "dev-3"), "the same"),
+        (("--revoke", "dev-2"), "the same"),
+        (("--renew", "--all"), "the same"),
+        (("--renew", "dev-2"), "nothing"),
+        (("--host", "10.0.0.7", "--login", "certificate"), "the same"),
     ],
 )
-def test_what_is_left_is_usable_and_the_next_run_finishes_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+def test_what_is_left_is_usable_and_the_next_run_finishes_it_and_tells_of_both(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    again: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("more.txt").write_text("dev-1\ndev-2\ndev-3\n")
     new = arguments[0] == "--federation"
+    next_arguments = arguments if again == "the same" else ()
 
     def begun(number: int) -> Provision:
         provision = Provision(tmp_path / f"{number}" / "secure", capsys)
@@ -69,12 +76,14 @@ def test_what_is_left_is_usable_and_the_next_run_finishes_it(
     whole = begun(0)
     with monkeypatch.context() as patch:
         disk = Disk(patch)
-        whole(*arguments)
+        # What is said of the broker's statuses after that depends on the broker.
+        told = whole(*arguments).replace(str(whole.root), "ROOT").partition("the status of")[0]
         steps = disk.steps
     files = content(whole.root)
     assert 10 < steps < 500
     for number in range(1, steps + 1):
         provision = begun(number)
+        before, in_the_field = content(provision.root) if not new else {}, signing_keys(provision.root)
         with monkeypatch.context() as patch:
             disk = Disk(patch)
             disk.last = number
@@ -82,14 +91,34 @@ def test_what_is_left_is_usable_and_the_next_run_finishes_it(
                 main(["provision", "--out", str(provision.root), *arguments])
         if not new:
             check_bundles_there(provision.root)
-        provision(*arguments)
+        heard = capsys.readouterr().out
+        said = heard + provision(*next_arguments)
         after = content(provision.root)
-        assert set(after) == set(files)
+        if after == before and again == "nothing":
+            continue  # it had decided nothing yet
+        assert set(after) == set(files)  # nor is any half of a file there
         assert after["broker/rules"] == files["broker/rules"]
         assert after["broker/mosquitto.conf"] == files["broker/mosquitto.conf"]
         check_bundles(provision.root)
+        # Who has heard that it is done, and asks once more, has renewed twice.
+        assert heard or in_the_field <= trusted_keys(provision.root)
+        assert told in said.replace(str(provision.root), "ROOT")
         provision()
         assert content(provision.root) == after
+
+
+def signing_keys(root: Path) -> set[str]:
+    """The public keys of all that sign."""
+    return {public_key(path.read_bytes(), path) for path in root.rglob("signing.pem")}
+
+
+def trusted_keys(root: Path) -> set[str]:
+    """The public keys that everybody believes."""
+    devices = (root / "aggregator" / "device-keys").read_text().splitlines()
+    found = {line.split()[1] for line in devices}
+    lists = [set(path.read_text().split()) for path in root.rglob("aggregator-keys")]
+    assert all(each == lists[0] for each in lists)
+    return found | lists[0]
 
 
 def check_bundles_there(root: Path) -> None:
