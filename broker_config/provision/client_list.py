@@ -30,11 +30,11 @@ def check_device(client_id: str, where: str) -> str:
 
 def check_devices(client_ids: Iterable[str], where: str) -> tuple[str, ...]:
     """The ids themselves, if devices may have them and none comes twice; raises ConfigError otherwise."""
-    seen: list[str] = []
+    seen: dict[str, None] = {}
     for client_id in client_ids:
         if check_device(client_id, where) in seen:
             raise ConfigError(f"{where}: client id {client_id!r} is there twice; each device has one of its own")
-        seen.append(client_id)
+        seen[client_id] = None
     return tuple(seen)
 
 
@@ -46,7 +46,8 @@ def read_clients(path: Path) -> tuple[str, ...]:
 
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Some editors put a mark of three bytes before the text, which belongs to no id.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: it cannot be read: {error.strerror}; write one client id in each line") from error
     except UnicodeDecodeError as error:

@@ -66,6 +66,10 @@ def decided(before: Record | None, request: Request, folder: Folder) -> Record:
             )
         if client_id in request.revoke:
             raise ConfigError(f"{where}: client {client_id!r} is to be revoked too; take it out of one of them")
+        if client_id.startswith("-") and client_id not in record.accounts:
+            raise ConfigError(
+                f"{where}: client id {client_id!r} begins with -, as options of commands do; choose another"
+            )
         if len(record.user(client_id)) > _LONGEST_USER:
             raise ConfigError(
                 f"{where}: client {client_id!r} would log in as {record.user(client_id)!r}, which is"
@@ -101,7 +105,7 @@ def _settings(before: Record | None, request: Request, folder: Folder) -> Record
         check_host(host)
     listen = request.changes.get("listen")
     if listen is not None and address_of(listen) is None:
-        raise ConfigError(f"--listen {listen!r}: expected an IP address of the broker's machine")
+        raise ConfigError(f"--listen {listen!r}: expected an IP address of the broker's machine, without a zone")
     try:
         return Record.model_validate({**before.model_dump(), **request.changes})
     except ValidationError as error:

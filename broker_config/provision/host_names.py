@@ -14,9 +14,13 @@ _MOST = 253
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that this is, None for a name."""
+    """The IP address that this is, None for a name.
+
+    None too for one with a zone (`fe80::1%eth0`): a zone may be any text, names an interface of one machine only, and
+    stands in no certificate.
+    """
     try:
-        return ipaddress.ip_address(host)
+        return None if "%" in host else ipaddress.ip_address(host)
     except ValueError:
         return None
 
@@ -28,7 +32,7 @@ def check_host(host: str) -> str:
     if address_of(host) is None and not named:
         raise ConfigError(
             f"--host {host!r}: expected a host name such as broker.example.org or an IP address,"
-            " without scheme and port"
+            " without scheme, port and zone"
         )
     return host
 

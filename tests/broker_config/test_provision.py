@@ -100,6 +100,40 @@ def test_open_modes_are_closed_again(provision: Provision) -> None:
     check_bundles(provision.root)
 
 
+def test_a_folder_that_was_there_is_for_its_owner_only_too(provision: Provision) -> None:
+    provision.root.mkdir()
+    provision.root.chmod(0o777)
+    said = provision.begin("dev-1")
+    check_bundles(provision.root)
+    assert provision.root.stat().st_mode & 0o777 == 0o700
+    assert "could be read by others" not in said  # nothing was in it
+    provision.root.chmod(0o755)
+    assert f"could be read by others, and is closed now: {provision.root};" in provision()
+
+
+def test_what_a_link_leads_to_is_left_alone(provision: Provision) -> None:
+    provision.begin("dev-1")
+    shared = Path("shared.py")
+    shared.write_text("")
+    shared.chmod(0o644)
+    (provision.root / "devices" / "dev-1" / "task.py").symlink_to(shared.resolve())
+    assert "nothing to do" in provision()
+    assert shared.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_an_id(provision: Provision) -> None:
+    Path("ids.txt").write_bytes(b"\xef\xbb\xbfdev-1\r\ndev-2\r\n")
+    provision("--federation", "f", "--clients", "ids.txt")
+    assert {name for name, _ in bundles(provision.root)} == {"aggregator", "operator", "dev-1", "dev-2"}
+
+
+def test_a_device_whose_id_begins_with_a_dash_can_still_be_revoked(provision: Provision) -> None:
+    provision.begin("dev-1", "dev-2")
+    record = provision.root / "provision.json"
+    record.write_text(record.read_text().replace('"dev-2"', '"-dev"'))  # of before such ids were refused
+    assert "revoked: -dev;" in provision("--revoke=-dev")
+
+
 def test_whoever_is_revoked_is_not_among_those_who_are_there(provision: Provision) -> None:
     provision.begin("dev-1", "dev-2")
     provision("--revoke", "dev-2")
@@ -121,9 +155,11 @@ def test_a_bundle_takes_its_task_file_with_it(provision: Provision, tmp_path: Pa
     ours = provision.root / "aggregator" / "task.py"
     assert ours.read_text() == "# one"  # it is the user's once it is written
     Path("mine.py").unlink()
+    before = content(provision.root)
     assert "mine.py: it cannot be copied into a bundle: No such file" in provision.fails("--add", "dev-3")
+    assert content(provision.root) == before
     Path("mine.py").write_text("# three")
-    provision()
+    provision("--add", "dev-3")
     assert (provision.root / "devices" / "dev-3" / "task.py").read_text() == "# three"
 
 
@@ -141,7 +177,7 @@ def test_settings_are_the_users_once_they_are_written(provision: Provision) -> N
     assert "federation.toml of aggregator, operator, dev-1 names another broker" in said
     assert file.read_bytes() == before
     file.unlink()
-    provision("--add", "dev-3")
+    provision()
     assert load_settings(file, environment={}).broker.url == "mqtts://10.0.0.7:8884"
 
 
@@ -246,6 +282,15 @@ def test_a_certificate_that_is_renewed_leaves_the_old_one_to_be_revoked_too(prov
         (("--host=-a.example",), "expected a host name"),
         (("--host", ""), "expected a host name"),
         (("--listen", "broker.example"), "--listen 'broker.example': expected an IP address of the broker's machine"),
+        (
+            ("--listen", "fe80::1%x\nlistener 1883\nallow_anonymous true"),
+            "expected an IP address of the broker's machine, without a zone",
+        ),
+        (("--host", "fe80::1%eth0"), "--host 'fe80::1%eth0': expected a host name"),
+        (("--host", "10.0.0.7\n"), "expected a host name"),
+        (("--listen", "10.0.0.7\n"), "expected an IP address"),
+        (("--add=-dev",), "--add: client id '-dev' begins with -, as options of commands do; choose another"),
+        (("--memory-bytes", str(10**22)), "expected: less than or equal to 1099511627776"),
         (("--port", "0"), "--port: found 0, expected: greater than or equal to 1"),
         (("--device-days", "0"), "--device-days: found 0, expected: greater than or equal to 1"),
         (("--memory-bytes", "1"), "--memory-bytes: found 1, expected: greater than or equal to"),
