@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from fedmq.broker_config.provision.bundles import (
@@ -29,6 +29,11 @@ __all__ = ["Bundle", "planned_bundle", "task_file"]
 
 # The password before the certificate: a bundle is whole once it has a certificate.
 _ORDER = (AUTHORITY, PASSWORD, SIGNING, TASK, SETTINGS, IDENTITY)
+
+
+# After their end certificates are still remembered for a while: the clock that says so may be ahead, and one that is
+# not remembered is not revoked.
+_KEPT = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +141,11 @@ def _issued(content: bytes | None, path: Path) -> Issued | None:
 
 
 def _remembered(known: Account, identity: Issued | None, signing: tuple[str, ...], now: datetime) -> Account:
-    """The account with the certificate that its bundle has now; those that have ended are left out.
+    """The account with the certificate that its bundle has now; those that have ended long ago are left out.
 
     All of them count until they end, because a device may still work with the one before the last.
     """
-    issued = tuple(one for one in known.issued if one.until > now or one == known.issued[-1])
+    issued = tuple(one for one in known.issued if one.until + _KEPT > now or one == known.issued[-1])
     if identity is not None and identity.serial not in {one.serial for one in issued}:
         issued = (*issued, identity)
     return known.model_copy(update={"issued": issued, "signing": signing})

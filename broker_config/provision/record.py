@@ -42,7 +42,7 @@ class Account(BaseModel):
     """Somebody who may, or might once, log in.
 
     Attributes:
-        issued: its certificates that have not ended yet; none until its bundle is made.
+        issued: its certificates that have not ended, or not long ago; none until its bundle is made.
         signing: public keys that its messages may be signed with, 64 hex digits each, the newest last.
         revoked: it is out, for good.
         cleared: when it was revoked, what it left on the broker was removed.

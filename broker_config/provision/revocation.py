@@ -19,8 +19,8 @@ def revocation_list(authority: Authority, serials: Iterable[int], now: datetime,
     """The list, PEM, of these serial numbers; `before` itself if it has them all and is this authority's.
 
     It holds until the authority ends. A list that ran out would shut everybody out, and this one is not fetched by
-    anyone who could be given an old one: it lies beside the broker. Nobody is taken from it, because a certificate may
-    have ended only by a clock that is wrong.
+    anyone who could be given an old one: it lies beside the broker. Nobody is taken from it, whatever is remembered:
+    the record may have been put back from a copy, and the clock may be wrong.
 
     Raises:
         ConfigError: a new list is needed, and the authority's key is not there.

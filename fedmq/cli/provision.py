@@ -43,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--revoke", nargs="+", action="extend", default=[], metavar="ID", help="take devices out, for good"
     )
     change.add_argument(
-        "--renew", nargs="*", metavar="ID", help="renew the certificates that are near their end, or those of ID…"
+        "--renew",
+        nargs="*",
+        metavar="ID",
+        help="renew the certificates that are near their end, or those of ID…, with a new password if the bundle of"
+        " that one is not here",
     )
     change.add_argument("--all", action="store_true", help="with --renew: all of them")
     broker = parser.add_argument_group("the broker")

@@ -161,6 +161,8 @@ def test_a_list_is_signed_again_only_when_somebody_is_missing(authority: Authori
     assert revocation_list(authority, [7], NOW + timedelta(days=900), one) == one
     assert revocation_list(authority, [], NOW, one) == one  # one that has ended meanwhile does no harm
     assert revocation_list(authority, [7, 8], NOW, one) != one
+    both = x509.load_pem_x509_crl(revocation_list(authority, [8], NOW, one))
+    assert {entry.serial_number for entry in both} == {7, 8}  # whatever is forgotten elsewhere, nobody is let in again
     damaged = one.replace(b"M", b"N", 1)
     assert revocation_list(authority, [7], NOW, damaged) != damaged
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fedmq.broker_config.provision.certificates import read_identity
 from fedmq.broker_config.provision.private_files import alone_in
 from fedmq.broker_config.provision.signing_keys import public_key
 from fedmq.cli import main
-from tests.broker_config.provisioned import Provision, check_bundles, content
+from tests.broker_config.provisioned import Provision, bundles, check_bundles, content
 
 
 class CutOffError(BaseException):
@@ -100,11 +102,20 @@ def test_what_is_left_is_usable_and_the_next_run_finishes_it_and_tells_of_both(
         assert after["broker/rules"] == files["broker/rules"]
         assert after["broker/mosquitto.conf"] == files["broker/mosquitto.conf"]
         check_bundles(provision.root)
+        check_certificates(provision.root)
         # Who has heard that it is done, and asks once more, has renewed twice.
         assert heard or in_the_field <= trusted_keys(provision.root)
         assert told in said.replace(str(provision.root), "ROOT")
         provision()
         assert content(provision.root) == after
+
+
+def check_certificates(root: Path) -> None:
+    """Each bundle has the certificate that was issued last."""
+    accounts = json.loads((root / "provision.json").read_text())["accounts"]
+    for name, bundle in bundles(root):
+        identity = read_identity((bundle / "identity.pem").read_bytes(), bundle)
+        assert f"{identity.serial:x}" == accounts[name]["issued"][-1]["serial"]
 
 
 def signing_keys(root: Path) -> set[str]:

@@ -87,6 +87,7 @@ def test_a_device_that_is_named_gets_a_new_password_and_it_is_said_that_it_is_cu
     assert "federation.toml" in content(provision.root / "devices" / "dev-1")
 
 
+@pytest.mark.broker
 def test_a_device_in_the_field_stays_connected_while_all_is_renewed(
     mosquitto_installed: None, provision: Provision
 ) -> None:

@@ -128,7 +128,17 @@ def test_a_clock_that_was_ahead_for_one_revocation_shuts_nobody_out(tmp_path: Pa
     outcome = run(root, Request(revoke=("dev-3",)), NOW)
     assert second < list_begins(root) < NOW
     assert not outcome.redated
-    # Nobody is taken from the list either, because by that clock its certificate had ended.
+    assert is_out(root, "dev-2", serials)
+
+
+def test_a_clock_that_was_ahead_has_no_certificate_forgotten_that_is_still_good(tmp_path: Path) -> None:
+    root = tmp_path / "secure"
+    run(root, Request("f", clients=("dev-1", "dev-2"), changes={"device_days": 30}), NOW)
+    run(root, Request(renew=("dev-2",)), NOW)
+    serials = serials_of(root, "dev-2")
+    assert len(serials) == 2
+    run(root, Request(), NOW + timedelta(days=300))
+    run(root, Request(revoke=("dev-2",)), NOW)
     assert is_out(root, "dev-2", serials)
 
 
