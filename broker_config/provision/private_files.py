@@ -1,4 +1,8 @@
-"""Files that only their owner may read, written so that a crash leaves the old one or the new one."""
+"""Files that only their owner may read, written so that a crash leaves the old one or the new one.
+
+What root makes in a folder belongs to the folder's owner: a broker that runs as a user of its own, who was given its
+folder, has to be able to read what is changed there later.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +71,9 @@ def write_private(path: Path, content: bytes) -> bool:
     Its folder is made, mode 0700, if it is not there. Raises StoreError if the disk does not take it.
     """
     try:
-        if read_private(path) == content:
+        if read_private(path) == content and not _strange(path.lstat(), path.parent):
             return False
-        _make(path.parent)
+        _make_within(path.parent)
         aside = _aside(path)
         _write(aside, content)
         os.replace(aside, path)
@@ -83,9 +87,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make a new folder with these files, all at once; raises StoreError if the disk does not take it."""
     aside = _aside(folder)
     try:
-        _make(folder.parent)
+        _make_within(folder.parent)
         shutil.rmtree(aside, ignore_errors=True)  # of a run that did not come to its end
         aside.mkdir(mode=_FOLDER_MODE)
+        _give_folder(aside)
         for name, content in files.items():
             _write(aside / name, content)
         _sync(aside)
@@ -151,7 +156,7 @@ def close_up(paths: Iterable[Path]) -> list[Path]:
 def make_folder(folder: Path) -> None:
     """Make a folder, mode 0700, if it is not there; raises StoreError if the disk does not take it."""
     try:
-        _make(folder)
+        _make_within(folder)
     except OSError as error:
         raise StoreError(f"{folder}: it cannot be made: {error.strerror}") from error
 
@@ -168,14 +173,46 @@ def _make(folder: Path) -> None:
         _sync(folder.parent)
 
 
+def _make_within(folder: Path) -> None:
+    """The same for what lies within a folder of ours; it is given away as files are."""
+    if not folder.is_dir():
+        _make_within(folder.parent)
+        _make(folder)
+        _give_folder(folder)
+
+
 def _write(path: Path, content: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
     with open(descriptor, "wb") as file:
+        _give(file.fileno(), path.parent)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _give_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _give(descriptor, folder.parent)
+    finally:
+        os.close(descriptor)
+
+
+def _give(descriptor: int, folder: Path) -> None:
+    """Where this is root, give what is open here to whom the folder belongs."""
+    if _strange(os.fstat(descriptor), folder):
+        owner = folder.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def _strange(found: os.stat_result, folder: Path) -> bool:
+    """Whether this is root, who can change it, and this does not belong to whom the folder belongs."""
+    if os.geteuid() != 0:
+        return False
+    owner = folder.stat()
+    return (found.st_uid, found.st_gid) != (owner.st_uid, owner.st_gid)
 
 
 def _sync(folder: Path) -> None:
