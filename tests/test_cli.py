@@ -452,7 +452,6 @@ def test_an_open_broker_that_may_be_reached_from_elsewhere_says_what_that_means(
             "--port does not go with --secure: the provisioned configuration decides",
         ),
         (["--secure", ".", "--max-message-bytes", "1"], "--max-message-bytes does not go with --secure"),
-        (["--secure", ".", "--insecure"], "--insecure does not go with --secure; say one of them"),
     ],
 )
 def test_what_does_not_go_together_for_a_broker_is_one_sentence(

@@ -2,7 +2,7 @@
 
 The private one is open to everyone who reaches it, so it listens on 127.0.0.1 unless --insecure is said too. A
 provisioned one is Mosquitto with the rules, passwords and certificates that `fedmq provision` has made, and it follows
-their changes.
+their changes. Where root starts that one, it runs as the user to whom the folder with its files belongs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import signal
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from fedmq.broker_config.provision.folder import Folder
+from fedmq.broker_config.certificate_end import CertificateEnd
 from fedmq.broker_config.provision.host_names import broker_url
-from fedmq.broker_config.provision.record import read_record
+from fedmq.broker_config.provision.record import Record
 from fedmq.broker_config.secure import SecureBroker
 from fedmq.broker_config.start import is_loopback, openness, start_broker
 from fedmq.schemas.errors import ConfigError
@@ -39,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-message-bytes", type=int, help="the largest message (default: 16 MiB)")
     parser.add_argument("--listen", metavar="ADDRESS", help="of this machine (default: 127.0.0.1)")
     parser.add_argument(
-        "--insecure", action="store_true", help="with --listen: let whoever reaches the address read and write all"
+        "--insecure",
+        action="store_true",
+        help="with --listen: let whoever reaches the address read and write all; with --secure: run it also with a"
+        " configuration that is not the provisioned one",
     )
     parser.add_argument("--secure", type=Path, metavar="DIR", help="the folder that `fedmq provision` has made")
 
@@ -66,7 +70,7 @@ def _run_open(options: argparse.Namespace) -> int:
             insecure=options.insecure,
         ) as broker:
             if not is_loopback(listen):
-                print(f"warning: {openness(broker.engine, listen)}", file=sys.stderr, flush=True)
+                _warn(openness(broker.engine, listen))
             print(f"{broker.engine} broker at {broker.url} (log: {broker.log}); Ctrl-C stops it", flush=True)
             while broker.running:
                 time.sleep(_LOOK_SECONDS)
@@ -81,12 +85,15 @@ def _run_secure(options: argparse.Namespace) -> int:
         if getattr(options, name) is not None:
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} does not go with --secure: the provisioned configuration decides it")
-    if options.insecure:
-        raise ConfigError("--insecure does not go with --secure; say one of them")
-    with SecureBroker(options.secure) as broker:
-        at = f"mosquitto at {_named(options.secure) or broker.running.url}, with the rules in {options.secure}"
+    with SecureBroker(options.secure, insecure=options.insecure) as broker:
+        at = f"mosquitto at {_named(broker.record) or broker.running.url}, with the rules in {options.secure}"
         print(f"{at} (log: {broker.running.log}); Ctrl-C stops it", flush=True)
+        for line in broker.warnings:
+            _warn(line)
+        end = _end_of_certificate(broker, options.secure)
         while broker.running.running:
+            if ending := end.look(datetime.now(UTC)):
+                _warn(ending)
             time.sleep(_LOOK_SECONDS)
             if said := broker.follow():
                 print(said, flush=True)
@@ -94,7 +101,17 @@ def _run_secure(options: argparse.Namespace) -> int:
     return 1
 
 
-def _named(folder: Path) -> str | None:
+def _named(record: Record | None) -> str | None:
     """The url that devices use, whose name the broker's certificate has; None where only the broker's files are."""
-    record = read_record(Folder(folder))
     return None if record is None else broker_url(record.hosts[0], record.port)
+
+
+def _end_of_certificate(broker: SecureBroker, folder: Path) -> CertificateEnd:
+    record = broker.record
+    if record is None:
+        return CertificateEnd(broker.certificate, Record.model_fields["renew_days"].default, "DIR")
+    return CertificateEnd(broker.certificate, record.renew_days, str(folder))
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr, flush=True)

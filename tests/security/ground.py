@@ -74,7 +74,7 @@ def ground(folder: Path, login: str = "both", rules: Change = str, configuration
     provision(made, Request(revoke=(GONE,)), now)
     _edit(made / "broker" / "rules", lambda text: rules(_with_an_eye(text)))
     _edit(made / "broker" / "mosquitto.conf", configuration)
-    with SecureBroker(made) as broker:
+    with SecureBroker(made, insecure=configuration is not str) as broker:
         yield Ground(made, port, broker, gone, folder / "other")
 
 
