@@ -94,13 +94,22 @@ def test_the_link_is_served_while_what_is_here_is_looked_through(
     after.fetch.close()
 
 
-def test_what_an_earlier_process_has_taken_as_a_whole_is_found(tmp_path: Path) -> None:
+def test_what_an_earlier_process_has_taken_as_a_whole_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     took(tmp_path, PARTS)
+    wanted, is_there = threading.Event(), FileSpool._is_there
+
+    def later(spool: FileSpool, part: Any) -> bool:
+        assert wanted.wait(20)
+        return is_there(spool, part)
+
+    monkeypatch.setattr(FileSpool, "_is_there", later)
     after = Device(tmp_path, range(0))
     after.fetch.want(HEAD, len(BODY), 0.0)
-    deadline = time.monotonic() + 20
-    while not after.found:
-        after.pass_time(1.0)
+    wanted.set()  # what has been read before `want` returns is ready then, and not found by `tick`
+    deadline, now = time.monotonic() + 20, 1.0
+    while not after.found:  # it looks ten times a second whether what is here has been read
+        after.pass_time(now)
+        now += 0.1
         assert time.monotonic() < deadline
     ready = after.fetch.ready()
     assert ready is not None
