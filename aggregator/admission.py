@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from fedmq.aggregator.allowance import Allowance
+from fedmq.aggregator.bases import nearest
 from fedmq.aggregator.clipping import Bound
 from fedmq.aggregator.folding import LARGEST, is_bounded
 from fedmq.aggregator.quarantine import QuarantineRule
@@ -51,14 +52,14 @@ class Rules:
         return 4 * self.layout.size + _SLACK_BYTES
 
 
-def admit_header(offer: Offer, rules: Rules, version: int, held: Container[int] | None) -> None:
+def admit_header(offer: Offer, rules: Rules, version: int, held: Collection[int] | None) -> None:
     """Refuse what can be refused before its bytes are here.
 
     Args:
         offer: its header; its client and its place in the ledger are checked already.
         rules: what this run takes.
         version: the present version.
-        held: for strategies that mix, the versions whose weights the aggregator still has; None if it needs none.
+        held: for strategies that mix, the versions whose weights the aggregator has; None if it needs none.
 
     Raises:
         ProtocolError: it is refused; `reason` is what its sender reads.
@@ -78,8 +79,10 @@ def admit_header(offer: Offer, rules: Rules, version: int, held: Container[int] 
     staleness = version - offer.base_version
     if rules.max_staleness is not None and staleness > rules.max_staleness:
         raise ProtocolError("too_stale", f"staleness {staleness}, the plan's bound is {rules.max_staleness}")
-    if held is not None and offer.base_version not in held:
-        raise ProtocolError("unknown_base", f"the weights of base version {offer.base_version} are no longer held")
+    if held is not None and nearest(held, offer.base_version) is None:
+        raise ProtocolError(
+            "unknown_base", f"base version {offer.base_version} is older than all weights that are held"
+        )
     most = rules.most_bytes
     if offer.size > most:
         raise ProtocolError("too_large", f"{offer.size} bytes of update, no codec needs more than {most} here")

@@ -22,6 +22,7 @@ class Folded:
     Attributes:
         weight: how heavy it was when it came in, at its staleness.
         scale: what its delta was multiplied by before that, to be no longer than the bound on norms.
+        held_base: for strategies that mix, the version whose weights stood for the base's; None for others.
 
     """
 
@@ -32,6 +33,7 @@ class Folded:
     weight: float
     num_samples: int
     scale: float = 1.0
+    held_base: int | None = None
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from fedmq.aggregator.admission import Rules, admit_body, admit_header
+from fedmq.aggregator.bases import nearest, to_drop
 from fedmq.aggregator.buffer import Buffer, Folded, step
 from fedmq.aggregator.clipping import norm as norm_of
 from fedmq.aggregator.clipping import scaled
@@ -26,7 +27,7 @@ from fedmq.schemas.errors import LaterReason, ProtocolError, Reason
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Later, Metrics, Missing, Offer
 
-__all__ = ["HELD_BASES", "AggregatorCore"]
+__all__ = ["AggregatorCore"]
 
 _DETAIL = 400  # characters of a verdict's sentence
 _MEDIAN_CLIENTS = 3  # of whom norms are known, until their median is a bound: of two, either may be the odd one
@@ -36,10 +37,6 @@ Pieces = Iterable[tuple[int, Vector]]
 
 class OthersBoundError(ProtocolError):
     """A bound was passed that other clients' updates made, which is no offence: whoever did that may be hostile."""
-
-
-HELD_BASES = 16
-"""Snapshots whose weights are held for a strategy that mixes."""
 
 
 class AggregatorCore:
@@ -147,8 +144,9 @@ class AggregatorCore:
         """A snapshot went out; `received` says what devices decode from it."""
         if self.strategy.mixes:
             self.state.bases[version] = received()
-            for old in sorted(self.state.bases)[:-HELD_BASES]:
-                del self.state.bases[old]
+            gone = to_drop(self.state.bases)
+            if gone is not None:
+                del self.state.bases[gone]
         self._freeze(now)
 
     def measured(self, version: int, metrics: Metrics, now: float) -> None:
@@ -229,14 +227,15 @@ class AggregatorCore:
             vector = whole(pieces, state.layout.size)
             pieces = [(0, scaled(vector, scale, state.layout.parameter_size))]
         self._count_norm(client_id, norm)
-        folded = Folded(client_id, update, base, staleness, weight, samples, scale)
+        held = nearest(state.bases, base) if strategy.mixes else None
+        folded = Folded(client_id, update, base, staleness, weight, samples, scale, held)
         if strategy.rule is None:
             state.buffer.fold_pieces(pieces, folded, mass, now)
         else:
             state.buffer.keep(whole(pieces, state.layout.size), folded, mass, now)
-        if strategy.mixes:  # y - x = D + x_base - x
+        if held is not None:  # y - x = D + x_base - x
             size = state.layout.parameter_size
-            state.buffer.fold_parameters(weight, 1.0, state.bases[base], size)
+            state.buffer.fold_parameters(weight, 1.0, state.bases[held], size)
             state.buffer.fold_parameters(weight, -1.0, state.weights, size)
         since_last = now - self._last_accepted if self._last_accepted is not None else None
         tempo.update(base, state.accepted, samples, since_last, max(1, len(state.ledger)))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.clipping import Bound
+from fedmq.aggregator.strategies.strategy import Strategy
 
-__all__ = ["limits"]
+__all__ = ["limits", "outpaced"]
 
 _LONGEST = 1000  # characters: a message takes 2,000, and there may be any number of task versions
 
@@ -22,6 +23,29 @@ def limits(rules: Rules, clip: Bound | None) -> str:
     """
     said = "; ".join(_limits(rules, clip))
     return said if len(said) <= _LONGEST else said[: _LONGEST - 1] + "…"
+
+
+def outpaced(rules: Rules, strategy: Strategy) -> str | None:
+    """How one device, honest or not, can have all that slower ones send refused as too stale; None if it cannot.
+
+    Args:
+        rules: of the run.
+        strategy: with slots a version takes other devices too, and a synchronous one counts no staleness.
+
+    """
+    bound, rate = rules.max_staleness, rules.allowance.per_minute
+    if bound is None or strategy.cohort is not None or strategy.one_per_client:
+        return None
+    # Alone it makes so many versions while others train for a minute: as many updates at once as in a minute after it.
+    most = bound * (strategy.buffer_size or 1) / 2
+    if rate is not None and rate <= most:
+        return None
+    slots = "one_per_client, or " if strategy.timed else ""
+    return (
+        f"max_staleness = {bound}, but one fast device alone can make more versions than that while others train, and"
+        f" what those send is then refused for ever (too_stale); set {slots}client_updates_per_minute to at most"
+        f" {most:g} for trainings of a minute, less for longer ones, or no max_staleness"
+    )
 
 
 def _limits(rules: Rules, clip: Bound | None) -> Iterator[str]:

@@ -78,7 +78,7 @@ class State:
         norms: of updates, if a bound follows them.
         quarantine: clients that are not listened to.
         allowances: how many updates of each client have counted, where that is bounded.
-        bases: for strategies that mix: version -> weights as devices received them, the last few.
+        bases: for strategies that mix: version -> weights as devices received them, a few of all ages.
         accepted, rejected: updates, ever; rejections by reason, messages that could not be read among them.
         later: offers that were put off and messages that were not read, by reason.
         verdicts: that the ledger was given, ever.

@@ -20,7 +20,7 @@ from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.evaluator import Evaluate, ThreadEvaluator
 from fedmq.aggregator.export import read_run
 from fedmq.aggregator.fence import Fence
-from fedmq.aggregator.limits import limits
+from fedmq.aggregator.limits import limits, outpaced
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.revoked import Revoked
@@ -205,6 +205,8 @@ class Aggregator:
             settings.aggregator.allowance(),
             settings.aggregator.quarantine(signed=keys is not None),
         )
+        if (how := outpaced(rules, self.strategy)) is not None:
+            log.warning("%s", how)
         most = spool_bytes(settings.aggregator.spool_bytes, rules.most_bytes)
         topics = Topics(settings.federation)
         incarnation = os.urandom(16).hex()

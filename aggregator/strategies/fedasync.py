@@ -19,8 +19,8 @@ def fedasync(
 ) -> Strategy:
     """The paper's rule, mixing weights: x <- (1 - alpha s) x + alpha s y.
 
-    The aggregator needs the weights that y was trained from. It holds the last few snapshots; an update from an older
-    one is refused (`unknown_base`).
+    The aggregator needs the weights that y was trained from. It holds 16 snapshots: the last few, and older ones ever
+    further apart. For a base between two of them the nearer one stands.
 
     Args:
         staleness: s(tau); polynomial with a = 0.5 if None.

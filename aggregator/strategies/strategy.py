@@ -122,7 +122,7 @@ class Strategy:
         buffer_size: K; None to follow the number of clients at work.
         momentum: of the server, in [0, 1); 0 is off.
         mixes: an update counts as its trained weights y = x_base + D against the present x, not as D.
-            The aggregator has to hold x_base then.
+            The aggregator has to hold x_base then, or weights near it.
         timed: flush a buffer that has waited for twice the time that K updates usually take.
         cohort: for a synchronous strategy; then K is the cohort's.
         one_per_client: a client's second update waits until the buffer with its first has become a version.

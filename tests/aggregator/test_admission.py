@@ -50,7 +50,7 @@ def test_an_update_that_fits_is_its_vector() -> None:
         ({"layout": "0" * 64}, "layout"),
         ({"base_version": 21}, "unknown_base"),  # the future
         ({"base_version": 9}, "too_stale"),
-        ({"base_version": 16}, "unknown_base"),  # not held
+        ({"base_version": 14}, "unknown_base"),  # older than what is held
         ({"size": 13}, "malformed"),
         ({"digest": "0" * 64}, "malformed"),
         ({"codec": "float16", "size": 12}, "malformed"),
@@ -80,7 +80,7 @@ def test_of_many_faults_the_first_in_a_fixed_order_is_the_reason() -> None:
         ("task_version", {"task_version": "v1"}),
         ("layout", {"layout": LAYOUT.digest}),
         ("unknown_base", {"base_version": 5}),
-        ("too_stale", {"base_version": 16}),
+        ("too_stale", {"base_version": 14}),
         ("unknown_base", {"base_version": 18}),
         ("malformed", {"digest": good.digest}),
         ("not_finite", {}),
@@ -112,7 +112,7 @@ def test_every_sentence_says_what_was_found_and_what_was_expected() -> None:
         "run ffffffff…, this is run 00000000…": {"run": "f" * 32},
         "task version 'v3', admitted: v1, v2": {"task_version": "v3"},
         "base version 21, the newest is 20": {"base_version": 21},
-        "base version 16 are no longer held": {"base_version": 16},
+        "base version 14 is older than all weights that are held": {"base_version": 14},
     }
     for sentence, fields in sentences.items():
         with pytest.raises(ProtocolError, match=sentence):

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmq.aggregator.core import HELD_BASES
+from fedmq.aggregator.bases import nearest
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.scores import Scores
+from fedmq.aggregator.staleness import constant
 from fedmq.aggregator.strategies import STRATEGIES, fedasync, fedavg
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import Evaluation, Later, Missing
@@ -254,12 +255,34 @@ def test_a_mixing_strategy_refuses_a_base_that_was_never_published() -> None:
     run.deliver("alice", 1.0)
 
 
-def test_a_mixing_strategy_holds_the_last_snapshots_and_refuses_what_is_older() -> None:
-    run = SmallRun(fedasync())
-    run.make_versions(HELD_BASES)
-    assert sorted(run.state.bases) == list(range(1, HELD_BASES + 1))
-    assert reason(run.judge("alice", [1.0], base_version=0)) == "unknown_base"
-    run.deliver("alice", 1.0, base_version=1)
+def test_a_mixing_strategy_refuses_what_is_older_than_all_that_it_holds() -> None:
+    run = SmallRun()
+    run.make_versions(3)
+    mixing = SmallRun(fedasync())
+    mixing.core.state.version, mixing.core.state.bases = 3, {2: run.state.weights, 3: run.state.weights}
+    assert reason(mixing.judge("alice", [1.0], base_version=1)) == "unknown_base"
+    mixing.deliver("alice", 1.0, base_version=2)
+
+
+def test_however_many_versions_a_fast_device_makes_a_slow_ones_update_counts() -> None:
+    run = SmallRun(fedasync(), [0.0])
+    run.make_versions(1000)
+    assert len(run.state.bases) == 16
+    for base in range(0, 1000, 37):
+        run.deliver("alice", 1.0, base_version=base)
+
+
+def test_for_a_base_that_is_no_longer_held_the_nearest_that_is_stands() -> None:
+    run = SmallRun(fedasync(alpha=0.5, staleness=constant()), [0.0])
+    for _ in range(40):
+        run.deliver("fast", 1.0)  # x + 0.5
+    gone = next(version for version in range(40) if version not in run.state.bases)
+    held = nearest(run.state.bases, gone)
+    assert held is not None
+    assert abs(held - gone) == 1
+    run.deliver("alice", 8.0, base_version=gone)
+    assert run.weights == [0.5 * 20.0 + 0.5 * (0.5 * held + 8.0)]  # half of x, half of what stands for y
+    assert run.core.news.versions[-1].updates[0].held_base == held
 
 
 def test_other_strategies_hold_no_old_weights() -> None:

@@ -36,7 +36,7 @@ def recorded(strategy: Strategy, seed: int = 3) -> tuple[SmallRun, Updates]:
         now += float(random.choice([0.5, 1.0, 60.0]))
         run.core.tick(now)
         client, version = f"client-{number % 3}", run.state.version
-        base = version if strategy.cohort else int(random.integers(max(0, version - 4), version + 1))
+        base = version if strategy.cohort else int(random.integers(max(0, version - 12), version + 1))
         update = random.normal(0, 1, SIZE).astype(np.float32)
         run.judge(client, update, base_version=base, sequence=number, num_samples=int(random.integers(1, 99)), now=now)
         if run.state.version > version:
@@ -51,14 +51,19 @@ def replayed(
     """The newest version from version 0, following the history."""
     weights, buffer = start.copy(), Buffer.empty(layout)
     velocity = np.zeros(layout.parameter_size, np.float32) if strategy.momentum else None
+    shown = {0: weights}
     for record in history:
         for folded in record.updates:
             mass = folded.weight if strategy.cohort else 1.0
             update = scaled(updates[folded.client_id, folded.update.sequence], folded.scale, layout.parameter_size)
             (buffer.fold if strategy.rule is None else buffer.keep)(update, folded, mass, 0.0)
+            if folded.held_base is not None:
+                buffer.fold_parameters(folded.weight, 1.0, shown[folded.held_base], layout.parameter_size)
+                buffer.fold_parameters(folded.weight, -1.0, weights, layout.parameter_size)
         rates = strategy.rates(buffer.batch(record.buffer_size))
         weights, velocity = step(weights, buffer, rates, layout, velocity, strategy.momentum, strategy.rule)
         buffer = Buffer.empty(layout)
+        shown[record.version] = weights
     return weights
 
 
@@ -68,6 +73,7 @@ def replayed(
         fedbuff(buffer_size=3),
         fedbuff(),
         fedbuff(buffer_size=3, momentum=0.9, normalisation="paper"),
+        STRATEGIES["fedasync"](),
         STRATEGIES["fedasync_delta"](),
         fedbuff(buffer_size=3, clip_medians=0.9),
         STRATEGIES["fedasync_delta"](clip_norm=100.0),
@@ -80,6 +86,7 @@ def replayed(
         "fedbuff",
         "fedbuff with its own K",
         "fedbuff with momentum",
+        "fedasync",
         "fedasync_delta",
         "clipping by the median",
         "clipping by a norm",

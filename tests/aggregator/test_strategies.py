@@ -102,7 +102,7 @@ def test_a_buffer_that_the_timer_flushes_moves_as_far_as_it_is_full() -> None:
 
 @SEEDS
 def test_fedasync_mixes_weights(seed: int) -> None:
-    updates = random_updates(seed)
+    updates = random_updates(seed, most_behind=7)  # of the newest eight all are held
     versions = [np.array(START)]
     for behind, _, values in updates:
         tau = min(behind, len(versions) - 1)
