@@ -20,7 +20,7 @@ from fedmq.aggregator.folding import whole
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged, short
 from fedmq.aggregator.kept_updates import KeptUpdates, kept_updates
-from fedmq.aggregator.slots import UNKNOWN_SECONDS, seconds_until_a_slot, taken
+from fedmq.aggregator.slots import fewest, seconds_until_a_slot, taken, waits_at_least
 from fedmq.aggregator.state import News, State, VersionRecord
 from fedmq.aggregator.strategies.strategy import Arrival, Strategy
 from fedmq.schemas.errors import LaterReason, ProtocolError, Reason
@@ -61,7 +61,7 @@ class AggregatorCore:
         self._follows_norms = any(bound is not None and bound.medians is not None for bound in bounds)
         self._kept: KeptUpdates | None = None
         self._own_metrics: Metrics | None = None
-        self._last_accepted: float | None = None
+        self._last_accepted: tuple[str, float] | None = None  # whose update, and when
         state.scores.always = goal.metric
         if strategy.momentum and state.velocity is None:
             state.velocity = np.zeros(state.layout.parameter_size, np.float32)
@@ -237,10 +237,12 @@ class AggregatorCore:
             size = state.layout.parameter_size
             state.buffer.fold_parameters(weight, 1.0, state.bases[held], size)
             state.buffer.fold_parameters(weight, -1.0, state.weights, size)
-        since_last = now - self._last_accepted if self._last_accepted is not None else None
+        since_last = now - self._last_accepted[1] if self._last_accepted is not None else None
+        if strategy.one_per_client and self._last_accepted is not None and self._last_accepted[0] == client_id:
+            since_last = None  # it had no slot until there was a version: that says nothing of how quick clients are
         tempo.update(base, state.accepted, samples, since_last, max(1, len(state.ledger)))
         state.allowances.count(rules.allowance, client_id, now)
-        self._last_accepted = now
+        self._last_accepted = client_id, now
         state.accepted += 1
         self.judged += 1
         state.staleness_sum += staleness
@@ -293,8 +295,8 @@ class AggregatorCore:
         if self._kept is not None and len(self.state.buffer.updates) < self._kept.least:
             return None
         after = self.state.tempo.flush_after()
-        if after is None and self.strategy.one_per_client:
-            after = UNKNOWN_SECONDS
+        if self.strategy.one_per_client:
+            after = waits_at_least(self.state.buffer, after)
         return None if after is None else opened + after
 
     def _close_if_due(self, now: float) -> None:
@@ -322,7 +324,8 @@ class AggregatorCore:
         state.version += 1
         self.news.versions.append(VersionRecord(state.version, tuple(state.buffer.updates), size, why, now))
         state.buffer = empty
-        state.tempo.version(state.version, state.accepted, strategy.buffer_size)
+        least = fewest(len(state.ledger)) if strategy.one_per_client else 1
+        state.tempo.version(state.version, state.accepted, strategy.buffer_size, least)
         if self._kept is not None:
             state.tempo.buffer_size = self._kept.size(state.tempo.buffer_size)
         self.cohort.open()

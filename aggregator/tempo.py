@@ -69,10 +69,18 @@ class Tempo:
         at_work += (seen - at_work) / max(10.0, at_work)
         self.clients_at_work = min(at_work, _PER_CLIENT * clients)
 
-    def version(self, version: int, accepted: int, buffer_size: int | None) -> None:
-        """A version was made after `accepted` updates; set K for the next, to `buffer_size` or automatically."""
+    def version(self, version: int, accepted: int, buffer_size: int | None, least: int = 1) -> None:
+        """A version was made after `accepted` updates; set K for the next, to `buffer_size` or automatically.
+
+        Args:
+            version: that was made.
+            accepted: updates, ever.
+            buffer_size: K where it is given.
+            least: of an automatic K.
+
+        """
         self.made_at.append((version, accepted))
-        self.buffer_size = buffer_size or max(1, round((self.clients_at_work - 1) / TARGET_STALENESS))
+        self.buffer_size = buffer_size or max(least, round((self.clients_at_work - 1) / TARGET_STALENESS))
 
     def median_samples(self) -> float:
         """Of the last 101 updates; infinite before the first, so that it caps nothing.

@@ -40,7 +40,8 @@ def fedbuff(
 
     Args:
         staleness: s(tau); polynomial with a = 0.5 if None.
-        buffer_size: K; None follows the number of clients at work: max(1, round((M - 1) / 4)).
+        buffer_size: K; None follows the number of clients at work: max(1, round((M - 1) / 4)), and with
+            one_per_client at least 2 once three clients are known.
         server_learning_rate: eta. 1 is the plain mean, and the fastest for short local jobs; with long ones it
             oscillates at the staleness that is usual (`docs/algorithms.md` has the figures).
         normalisation: which form.
@@ -64,7 +65,7 @@ def fedbuff(
     require("fedbuff", "statistics_rate", statistics_rate, 0 <= statistics_rate <= 1, "0 to 1")
     require("fedbuff", "reference_staleness", reference_staleness, reference_staleness >= 0, "at least 0")
     require("fedbuff", "momentum", momentum, 0 <= momentum < 1, "0 up to but not 1")
-    require_slots("fedbuff", one_per_client, flush_timer)
+    require_slots("fedbuff", one_per_client, flush_timer, buffer_size)
 
     def weigh(arrival: Arrival) -> tuple[float, float]:
         mass = sample_factor(arrival) if sample_weights else 1.0

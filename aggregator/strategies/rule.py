@@ -56,7 +56,7 @@ def rule_strategy(name: str, needs: int, combine: Combine, of: Buffered) -> Stra
     require(name, "statistics_rate", of.statistics_rate, 0 <= of.statistics_rate <= 1, "0 to 1")
     require(name, "reference_staleness", of.reference_staleness, of.reference_staleness >= 0, "at least 0")
     require(name, "momentum", of.momentum, 0 <= of.momentum < 1, "0 up to but not 1")
-    require_slots(name, of.one_per_client, of.flush_timer)
+    require_slots(name, of.one_per_client, of.flush_timer, of.buffer_size)
 
     def weigh(arrival: Arrival) -> tuple[float, float]:
         return min(1.0, s(arrival.staleness) / s(of.reference_staleness)), 1.0

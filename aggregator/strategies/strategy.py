@@ -152,13 +152,18 @@ def sample_factor(arrival: Arrival) -> float:
     return min(float(arrival.num_samples), 10.0 * arrival.median_samples)
 
 
-def require_slots(strategy: str, one_per_client: bool, flush_timer: bool) -> None:
-    """Refuse slots without a timer: fewer clients than K could never fill a buffer.
+def require_slots(strategy: str, one_per_client: bool, flush_timer: bool, buffer_size: int | None) -> None:
+    """Refuse slots without a timer, for fewer clients than K could never fill a buffer, and a single one, always free.
 
     Raises:
-        ConfigError: one_per_client without flush_timer.
+        ConfigError: one_per_client without flush_timer, or with a buffer_size of 1.
 
     """
+    if one_per_client and buffer_size == 1:
+        raise ConfigError(
+            f"strategy {strategy!r}: one_per_client with buffer_size = 1, where a client's slot is free again at once;"
+            " expected a buffer_size of 2 at least, or none"
+        )
     if one_per_client and not flush_timer:
         raise ConfigError(
             f"strategy {strategy!r}: one_per_client needs flush_timer, or fewer clients than buffer_size wait for ever"

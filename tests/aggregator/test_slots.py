@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,15 @@ from hypothesis import strategies as st
 
 from fedmq.aggregator.config import AggregatorSettings
 from fedmq.aggregator.judged import Judged
-from fedmq.aggregator.slots import UNKNOWN_SECONDS
-from fedmq.aggregator.strategies import fedbuff
+from fedmq.aggregator.strategies import Strategy, fedbuff, median
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.messages import Later
 from tests.aggregator import test_commits
 from tests.aggregator.small_run import SmallRun, offer_of, plain_fedbuff
 from tests.aggregator.test_commits import LAYOUT, kitchen
 from tests.generators import unhurried
+
+FIVE_MINUTES = 300.0
 
 
 def slots(buffer_size: int = 2) -> SmallRun:
@@ -71,12 +74,67 @@ def test_fewer_clients_than_k_do_not_wait_for_ever() -> None:
     run = slots(10)
     run.deliver("alice", 1.0, now=0.0)
     run.deliver("bob", 1.0, now=1.0)
-    assert run.core.deadline() == UNKNOWN_SECONDS
-    run.core.tick(UNKNOWN_SECONDS - 1)
+    assert run.core.deadline() == FIVE_MINUTES
+    run.core.tick(FIVE_MINUTES - 1)
     assert run.state.version == 0
-    run.core.tick(UNKNOWN_SECONDS)
+    run.core.tick(FIVE_MINUTES)
     assert run.state.version == 1
     assert run.core.news.versions[-1].why == "timer"
+
+
+def test_however_fast_a_client_is_and_whatever_it_says_of_its_base_it_is_no_more_than_half() -> None:
+    run, bases, accepted = SmallRun(fedbuff(one_per_client=True)), {f"slow-{n}": 0 for n in range(5)}, Counter[str]()
+    for client in bases:
+        run.deliver(client, 0.0)
+    for second in range(10, 1000):
+        for client in ["fast", f"slow-{second % 5}"] if second % 2 else ["fast"]:
+            answer = run.judge(
+                client, [0.0], now=float(second), base_version=bases.get(client, run.state.version), sequence=second
+            )
+            accepted[client] += isinstance(answer, Judged)
+            bases |= {client: run.state.version} if client in bases else {}
+            run.core.tick(float(second))
+    assert run.state.tempo.buffer_size == 2
+    assert accepted["fast"] <= 0.5 * accepted.total() + 1
+    assert sum(accepted[f"slow-{n}"] for n in range(5)) == 495
+
+
+def test_of_two_clients_none_waits_for_the_other() -> None:
+    run = SmallRun(fedbuff(one_per_client=True))
+    run.deliver("slow", 1.0)
+    for _ in range(20):
+        run.deliver("fast", 1.0)
+    assert run.state.version == 21
+
+
+def test_a_client_alone_makes_no_versions_as_quickly_as_the_timer_closes_them() -> None:
+    run = slots(3)
+    for second in range(30):
+        run.deliver(f"client-{second % 3}", 1.0, now=float(second))
+    run.deliver("alone", 1.0, now=30.0)
+    assert run.core.deadline() == 30.0 + FIVE_MINUTES
+    run.deliver("another", 1.0, now=31.0)
+    assert run.core.deadline() == 30.0 + 6.0  # twice the second between two, times three
+
+
+def test_a_client_that_is_left_alone_does_not_wait_ever_longer() -> None:
+    run, now = slots(3), 30.0
+    for second in range(30):
+        run.deliver(f"client-{second % 3}", 1.0, now=float(second))
+    for _ in range(50):
+        run.deliver("alone", 1.0, now=now)
+        due = run.core.deadline()
+        assert due == now + FIVE_MINUTES
+        run.core.tick(due)
+        now = due + 1.0
+    assert run.state.tempo.flush_after() == 6.0
+
+
+@pytest.mark.parametrize("strategy", [fedbuff, median])
+def test_a_single_slot_which_is_always_free_is_refused(strategy: Callable[..., Strategy]) -> None:
+    with pytest.raises(ConfigError, match="buffer_size"):
+        strategy(one_per_client=True, buffer_size=1)
+    strategy(one_per_client=True, buffer_size=3)
 
 
 def test_slots_without_a_timer_are_refused() -> None:
@@ -91,7 +149,7 @@ def test_what_has_no_buffer_has_no_slots(strategy: str) -> None:
 
 
 @unhurried
-@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 100)), max_size=60), st.integers(1, 6))
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 100)), max_size=60), st.integers(2, 6))
 def test_in_any_order_no_version_has_two_updates_of_one_client(offers: list[tuple[int, float]], k: int) -> None:
     run, now = slots(k), 0.0
     for number, (client, passing) in enumerate(offers):
