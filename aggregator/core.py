@@ -136,7 +136,7 @@ class AggregatorCore:
 
     def presence(self, client_id: str, online: bool, now: float) -> None:
         """A client came or went; only a cohort minds."""
-        (self.cohort.online.add if online else self.cohort.online.discard)(client_id)
+        self.cohort.presence(client_id, online)
         self._freeze(now)
         self._close_if_due(now)
 
@@ -190,6 +190,7 @@ class AggregatorCore:
         admit_header(offer, self.rules, state.version, state.bases if strategy.mixes else None)
         if strategy.cohort:
             delivered = self._delivered()
+            self.cohort.heard(client_id)
             stale = f"trained from version {offer.base_version}, the cohort's is {state.version}"
             late = stale if offer.base_version != state.version else self.cohort.refusal(client_id, delivered)
             if late:
@@ -245,6 +246,8 @@ class AggregatorCore:
         self._last_accepted = client_id, now
         state.accepted += 1
         self.judged += 1
+        if strategy.cohort:
+            self.cohort.delivery(self._delivered(), now)
         state.staleness_sum += staleness
         state.uplink_bytes += offer.size
         if offer.evaluation is not None:
@@ -328,6 +331,8 @@ class AggregatorCore:
         state.tempo.version(state.version, state.accepted, strategy.buffer_size, least)
         if self._kept is not None:
             state.tempo.buffer_size = self._kept.size(state.tempo.buffer_size)
+        if why == "deadline":
+            self.cohort.missed({folded.client_id for folded in self.news.versions[-1].updates})
         self.cohort.open()
 
     def _end_if_reached(self, now: float) -> None:

@@ -270,6 +270,8 @@ class Reception:
             return
         if self._door.let_go(now):
             self._commits.judged(now)
+            if self.core.strategy.cohort and self._gate.open:
+                self._link.subscribe(self._topics.statuses)  # theirs were not read: the broker shows them again
         self._publisher.unheard(self._door.out())
 
     def _turn_away(self, client_id: str, offer: Offer) -> None:

@@ -21,13 +21,15 @@ def fedavg(
     """FedAvg: x <- sum n_i y_i / sum n_i over a cohort, which is frozen when its version is published.
 
     A cohort is whoever is online then. It closes when its count of updates is in, when those that are missing are all
-    offline, or at the deadline; what comes after is refused (`late`). Samples n_i are capped at 10 x their running
+    offline, or at the deadline; what comes after is refused (`late`), and whoever let a deadline pass is not waited for
+    again until something of it comes. Samples n_i are capped at 10 x their running
     median, except those of the first update of a run, when none is known.
 
     Args:
         clients: how many have to be online before a cohort is frozen.
         over_selection: >= 1; the first ceil(m / over_selection) of m updates close the cohort. 1.3 is usual.
-        deadline: seconds from the freezing on; None waits.
+        deadline: seconds from the freezing on; None for ten times as long as half of the cohort took, and a minute at
+            least. While half of it is not in, that is ten times as long as the first took, and an hour at least.
         server_learning_rate: 1 is the average itself.
         momentum: of the server.
         clip_norm: no delta counts as longer than this; None without such a bound.

@@ -84,7 +84,7 @@ class Cohort:
     Attributes:
         clients: how many have to be online before a cohort is frozen.
         over_selection: >= 1; a cohort of m is closed by its first ceil(m / over_selection) updates.
-        deadline: seconds after which it is closed with what has come; None waits.
+        deadline: seconds after which it is closed with what has come; None for ten times as long as half of it took.
 
     """
 

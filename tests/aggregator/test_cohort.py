@@ -20,6 +20,13 @@ def cohort_of(*clients: str, **settings: Any) -> SmallRun:
     return run
 
 
+def pass_to(run: SmallRun, seconds: float) -> None:
+    """Let time pass, and show what came of it."""
+    run.seconds = seconds
+    run.core.tick(seconds)
+    run.publish()
+
+
 def reason(receipt: object) -> str | None:
     assert isinstance(receipt, Judged)
     return receipt.reason
@@ -156,6 +163,69 @@ def test_a_deadline_that_passes_before_anything_came_is_nothing_to_wake_up_for()
     assert run.core.deadline() is None
     run.deliver("alice", 1.0, now=200.0)
     assert (run.state.version, versions(run)[0].why) == (1, "deadline")
+
+
+def test_without_a_deadline_of_its_own_a_cohort_waits_ten_times_as_long_as_half_of_it_took() -> None:
+    run = cohort_of("alice", "bob", "carol", "dave")
+    run.deliver("alice", 1.0, now=5.0)
+    assert run.core.deadline() == 3600.0
+    run.deliver("bob", 1.0, now=20.0)
+    assert run.core.deadline() == 200.0
+    run.deliver("carol", 1.0, now=190.0)
+    run.core.tick(199.0)
+    assert run.state.version == 0
+    run.core.tick(200.0)
+    assert (run.state.version, versions(run)[0].why) == (1, "deadline")
+
+
+def test_quick_cohorts_wait_a_minute_and_slow_ones_ten_times_as_long_as_their_first() -> None:
+    run = cohort_of("alice", "bob")
+    run.deliver("alice", 1.0, now=0.1)
+    assert run.core.deadline() == 60.0
+    run = cohort_of("alice", "bob", "carol")
+    run.deliver("alice", 1.0, now=7200.0)
+    assert run.core.deadline() == 72_000.0
+
+
+@pytest.mark.parametrize("settings", [{}, {"deadline": 60.0}, {"over_selection": 1.3}])
+def test_one_that_is_online_and_never_delivers_costs_a_single_deadline(settings: dict[str, float]) -> None:
+    run = cohort_of("alice", "bob", "carol", "silent", **settings)
+    for client in ("alice", "bob", "carol"):
+        run.deliver(client, 1.0, now=5.0)
+    pass_to(run, 60.0)
+    assert run.state.version == 1
+    for second in range(100, 110):
+        for client in ("alice", "bob", "carol"):
+            if run.state.version == second - 99:
+                run.deliver(client, 1.0, now=float(second))
+    assert run.state.version == 11
+    assert run.weights == [11.0]
+
+
+def test_who_let_a_deadline_pass_counts_in_time_and_is_waited_for_again() -> None:
+    run = cohort_of("alice", "bob", "carol", deadline=60.0)
+    run.deliver("alice", 1.0, now=5.0)
+    run.deliver("bob", 1.0, now=6.0)
+    pass_to(run, 60.0)
+    run.deliver("carol", 4.0, now=70.0)
+    run.deliver("alice", 1.0, now=71.0)
+    assert run.state.version == 1
+    run.deliver("bob", 1.0, now=72.0)
+    assert (run.state.version, run.weights) == (2, [3.0])
+    run.deliver("alice", 1.0, now=73.0)
+    run.deliver("bob", 1.0, now=74.0)
+    assert run.state.version == 2
+
+
+def test_who_comes_too_late_is_at_work_and_waited_for_again() -> None:
+    run = cohort_of("alice", "bob", deadline=60.0)
+    run.deliver("alice", 1.0, now=5.0)
+    pass_to(run, 60.0)
+    assert reason(run.judge("bob", [1.0], base_version=0, now=61.0)) == "late"
+    run.deliver("alice", 1.0, now=65.0)
+    assert run.state.version == 1
+    run.deliver("bob", 1.0, now=66.0)
+    assert run.state.version == 2
 
 
 @pytest.mark.parametrize(("members", "enough"), [(13, 10), (10, 8), (4, 4), (1, 1)])

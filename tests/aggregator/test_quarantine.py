@@ -224,6 +224,20 @@ def test_no_round_waits_for_it(tmp_path: Path) -> None:
     assert door.core.cohort.online == set()
 
 
+@pytest.mark.parametrize(("last", "online"), [("online", {CLIENT}), ("offline", set())])
+def test_after_its_end_a_round_has_it_if_it_is_there(tmp_path: Path, last: str, online: set[str]) -> None:
+    door = Door(tmp_path, RULES, strategy=fedavg(clients=2))
+    for state in ("online", last):
+        status = ClientStatus.model_validate({"state": state, "client_id": CLIENT, "incarnation": "c" * 32})
+        door.client.publish(TOPICS.status(CLIENT), encode(status), retain=True)
+        if state == "online":
+            door.work()
+            hostile(door)
+    assert door.core.cohort.online == set()
+    door.work(3700.0)
+    assert door.core.cohort.online == online
+
+
 def test_it_ends_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     door = Door(tmp_path, RULES)
     hostile(door)
