@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedmq.aggregator.buckets import Buckets
 from fedmq.aggregator.kept_snapshot import Kept
+from fedmq.aggregator.missed import Missed
 from fedmq.aggregator.slot_notes import SLOTS, SlotNotes
 from fedmq.schemas.messages import Head, Need, SnapshotPart
 from fedmq.schemas.parts import part_bytes
@@ -25,7 +27,9 @@ _LEASE_SECONDS = 60.0  # that a slot is kept after somebody said that they read 
 _LONGEST_LEASE_SECONDS = 3600.0  # that it is kept in all, or longer if it is large: its version grows old
 _SLOWEST_BYTES = 16 << 10  # a second, at which a snapshot is taken within that
 _READERS = 64  # of a slot that are remembered
-_AGAIN_SECONDS = 2.0  # between two times that the same part is published for those who miss it
+_AGAIN_TURN = 4  # while a snapshot comes, the turn of a part that somebody misses: every fourth
+# Parts that one client may have published again: FedMQ asks for no more than 8 in 5 seconds.
+_AGAIN_PER_SECOND, _AGAIN_AT_ONCE = 2.0, 64.0
 
 
 @dataclass(slots=True)
@@ -34,8 +38,23 @@ class _Slot:
     body: Kept | None = None  # None if an earlier process has published it
     since: float = float("inf")  # when it was out, as far as this process knows
     readers: dict[str, float] = field(default_factory=dict)  # who reads it, and when they said so last
-    again: set[int] = field(default_factory=set)  # parts that somebody misses
-    again_at: float = float("-inf")
+    missed: Missed = field(default_factory=Missed)
+
+
+@dataclass(slots=True)
+class _Coming:
+    """A snapshot on its way out, and the part that is next."""
+
+    slot: int
+    head: Head
+    body: Kept
+    part: int = 0
+
+    @property
+    def is_out(self) -> bool:
+        """Whether that was the last part."""
+        assert self.head.part_bytes is not None
+        return self.part * self.head.part_bytes >= self.body.size
 
 
 class Snapshots:
@@ -57,7 +76,9 @@ class Snapshots:
         self._newest = 0
         self._newest_is_out = False  # as far as is known since the last connection
         self._folder = folder
-        self._coming: tuple[int, Head, Kept, int] | None = None  # slot, head, body, the next part
+        self._coming: _Coming | None = None
+        self._again = Buckets(_AGAIN_PER_SECOND, _AGAIN_AT_ONCE)
+        self._turn = 0
         self._begun = 0.0
         self._look_at = 0.0
 
@@ -117,7 +138,7 @@ class Snapshots:
         self._notes.filled[slot] = max(-(-body.size // size), self._notes.filled[slot])
         self._slots[slot] = _Slot()
         self._note(slot, None)
-        self._coming, self._begun, self._look_at = (slot, head, body, 0), now, now
+        self._coming, self._begun, self._look_at = _Coming(slot, head, body), now, now
 
     def work(self, now: float) -> tuple[Head, float] | None:
         """Go on; the head of the snapshot whose parts are all out now, to be shown, and how long that took.
@@ -129,28 +150,22 @@ class Snapshots:
         if now < self._look_at:
             return None
         self._look_at = now + _STEP_SECONDS
-        self._publish_again(now)
-        if self._coming is None:
+        while self._link.in_flight < _WINDOW and self._publish_next(now):
+            pass
+        coming = self._coming
+        if coming is None or not coming.is_out:
             return None
-        slot, head, body, part = self._coming
-        assert head.part_bytes is not None
-        while self._link.in_flight < _WINDOW and part * head.part_bytes < body.size:
-            if not self._publish_part(slot, head, body, part):
-                return None
-            part += 1
-        self._coming = (slot, head, body, part)
-        if part * head.part_bytes < body.size:
-            return None
-        self._clear(slot, part)
+        slot, head = coming.slot, coming.head
+        self._clear(slot, coming.part)
         self._link.publish(self._topics.slot(slot), encode(head), retain=True)
-        self._slots[slot] = _Slot(head, body, since=now)
+        self._slots[slot] = _Slot(head, coming.body, since=now)
         self._newest, self._newest_is_out, self._coming = slot, True, None
         self._note(slot, head)
         return head, now - self._begun
 
     def deadline(self) -> float | None:
         """When to call `work`; None if there is nothing to do."""
-        return self._look_at if self._coming is not None or any(slot.again for slot in self._slots) else None
+        return self._look_at if self._coming is not None or any(slot.missed for slot in self._slots) else None
 
     def need(self, client_id: str, need: Need, now: float) -> None:
         """Somebody reads a snapshot, misses parts of it, or is done."""
@@ -164,8 +179,12 @@ class Snapshots:
             for reader in list(slot.readers)[:-_READERS]:
                 del slot.readers[reader]
             assert head.part_bytes is not None
-            if slot.body is not None:
-                slot.again |= {part for part in need.parts if part * head.part_bytes < head.size}
+            if slot.body is None:
+                continue
+            for part in need.parts:
+                is_one = part * head.part_bytes < head.size
+                if is_one and slot.missed.would_take(part, now) and self._again.taken(client_id, now):
+                    slot.missed.add(part)
 
     def clear(self) -> None:
         """Snapshots fit into one message: what earlier ones have left on the broker goes."""
@@ -192,20 +211,27 @@ class Snapshots:
         longest = max(_LONGEST_LEASE_SECONDS, slot.head.size / _SLOWEST_BYTES)
         return self._newest if now < slot.since + longest else other
 
+    def _publish_next(self, now: float) -> bool:
+        """Publish a part, of the snapshot on its way or one that somebody misses; whether there may be more now."""
+        coming = self._coming
+        if coming is not None and coming.is_out:
+            return False  # its head is next
+        self._turn += 1
+        if coming is None or self._turn % _AGAIN_TURN == 0:
+            for number, slot in enumerate(self._slots):
+                if slot.head is None or slot.body is None or (part := slot.missed.take(now)) is None:
+                    continue
+                return self._publish_part(number, slot.head, slot.body, part)
+        if coming is None or not self._publish_part(coming.slot, coming.head, coming.body, coming.part):
+            return False
+        coming.part += 1
+        return True
+
     def _publish_part(self, slot: int, head: Head, body: Kept, part: int) -> bool:
         assert head.part_bytes is not None
         data = body.read(part * head.part_bytes, head.part_bytes)
         payload = encode(SnapshotPart(run=head.run, version=head.version), data)
         return self._link.publish(self._topics.part(slot, part), payload, retain=True)
-
-    def _publish_again(self, now: float) -> None:
-        for number, slot in enumerate(self._slots):
-            if not slot.again or slot.head is None or slot.body is None or now < slot.again_at:
-                continue
-            while slot.again and self._link.in_flight < _WINDOW:
-                self._publish_part(number, slot.head, slot.body, slot.again.pop())
-            if not slot.again:
-                slot.again_at = now + _AGAIN_SECONDS
 
     def _clear(self, slot: int, first: int) -> None:
         """Empty the topics of parts that the slot's snapshot does not have."""
