@@ -41,11 +41,11 @@ class Room:
         self._most_bytes = most_bytes
         self._open: dict[tuple[str, str], tuple[int, Spool]] = {}  # of a client and key: its size, and what is there
 
-    def fits(self, client_id: str, offer: Offer) -> bool:
-        """Whether there are bytes for this update."""
+    def fits(self, client_id: str, offer: Offer, *, without: int = 0) -> bool:
+        """Whether there are bytes for this update, if so many others were given back."""
         # What is left of this update becomes its; if there is nothing of it, all of its client goes.
         left = self.left.of(client_id, key_of(offer)) or self.left.of(client_id)
-        return self.taken + self.left.taken - left + offer.size <= self._most_bytes
+        return self.taken - without + self.left.taken - left + offer.size <= self._most_bytes
 
     def has(self, client_id: str, offer: Offer) -> bool:
         """Whether there are bytes for this update, and files if it needs them."""

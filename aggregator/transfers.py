@@ -24,6 +24,8 @@ _ALL_WINDOWS = 16  # parts of all together, if that leaves each of them one: a b
 _ACTIVE_SECONDS = 10.0  # since its last part, that a client has its share of the windows
 _NEXT_PART_SECONDS = 0.03  # after a part, in which the next one most likely comes
 _IDLE_SECONDS = 120.0  # after which a transfer may be given up for another one
+_SLOW_SECONDS = 120.0  # between two times that slow ones are given up for one that waits: a few shall get through
+_YIELD_SECONDS = 60.0  # in which a client that has made room takes none: the other shall come first
 _BUSY_SECONDS = 5.0  # until a client that found no room offers again
 _LEFT_SECONDS = 10.0  # after a restart, in which a client may come back to what is half here of it
 _MOST_KNOWN = 1024  # offers without bytes; beyond it, those are forgotten that nothing has followed for longest
@@ -48,6 +50,8 @@ class Transfers:
         self._whole: dict[str, list[Transfer]] = {}  # the oldest first
         self._judged: list[tuple[str, Transfer]] = []  # whose verdict is in no commit yet
         self._committing: list[tuple[str, Transfer]] = []  # whose verdict is in the commit that is being written
+        self._yields: dict[str, float] = {}  # clients that have made room for others, and until when they take none
+        self._slow_at = float("-inf")  # when slow ones were given up last
         self._first_at: float | None = None
         self._more_until = float("-inf")  # of an update that is half here most likely comes
         self._awaited = False  # a client soon has no place for another update before the next commit
@@ -89,7 +93,7 @@ class Transfers:
             transfer = self._coming[client_id] = Transfer(offer, offer.number, now)
             self.begun += 1
         if resumed is not None:
-            transfer.spool, transfer.opened = resumed, now
+            transfer.resumed(resumed, now)
         transfer.offer, transfer.heard = offer, offer.number
         if transfer.spool is not None and transfer.spool.coverage.complete:
             self._set_aside(client_id)
@@ -123,15 +127,14 @@ class Transfers:
             and self._room.has_files
         ):
             transfer.spool = self._room.to_disk(client_id, transfer.offer, transfer.spool)
-        transfer.spool.write(part.offset, body)
-        transfer.heard, transfer.at = max(part.number, transfer.heard or 0), now
-        transfer.unanswered += 1
+        brought = transfer.write(part, body, now)
         if transfer.spool.coverage.complete:
             self._set_aside(client_id)
             begun = (one.at for one in self._coming.values() if one.spool)
             self._more_until = max(begun, default=float("-inf")) + _NEXT_PART_SECONDS
             return transfer.offer
-        self._more_until = now + _NEXT_PART_SECONDS
+        if brought:
+            self._more_until = now + _NEXT_PART_SECONDS
         # Half of the window that its client knows of: a larger one of now it might never fill.
         return transfer.missing(self._window(now)) if transfer.unanswered >= max(1, transfer.window // 2) else None
 
@@ -230,6 +233,8 @@ class Transfers:
 
     def _make_room(self, client_id: str, offer: Offer, now: float) -> bool:
         """Whether there is room for this; nothing of it is kept for who has sent nothing."""
+        if now < self._yields.get(client_id, now):
+            return False
         if self._room.has(client_id, offer):
             return True
         self._room.clear_left(client_id, offer)
@@ -238,10 +243,37 @@ class Transfers:
         idle = [(one.at, name, one) for name, one in self._all() if one.spool and now >= one.at + _IDLE_SECONDS]
         for _, name, one in sorted(idle, key=lambda item: item[:2]):
             if isinstance(one.spool, FileSpool) or not self._room.fits(client_id, offer):
-                self._drop(name, one)
+                self._give_up(name, one, client_id, now)
                 if self._room.has(client_id, offer):
                     return True
-        return False
+        if now >= self._slow_at + _SLOW_SECONDS:
+            for name, one in self._slow(client_id, offer, now):
+                self._slow_at = now
+                self._give_up(name, one, client_id, now)
+        return self._room.has(client_id, offer)
+
+    def _slow(self, client_id: str, offer: Offer, now: float) -> list[tuple[str, Transfer]]:
+        """As many slow ones as make room for this, those first that have the least; none if they are too few."""
+        lacks_bytes = not self._room.fits(client_id, offer)
+        slow = [
+            (one.share, name, one)
+            for name, one in self._coming.items()
+            if one.spool and one.is_slow(now) and (lacks_bytes or isinstance(one.spool, FileSpool))
+        ]
+        given, freed = [], 0
+        for _, name, one in sorted(slow, key=lambda item: item[:2]):
+            given.append((name, one))
+            freed += one.offer.size
+            if self._room.fits(client_id, offer, without=freed):
+                return given
+        return []
+
+    def _give_up(self, client_id: str, transfer: Transfer, waiting: str, now: float) -> None:
+        """Give one up for a client that waits, which shall come before this client's next."""
+        self._drop(client_id, transfer)
+        self._yields = {name: until for name, until in self._yields.items() if now < until}
+        if client_id != waiting:
+            self._yields[client_id] = now + _YIELD_SECONDS
 
     def _forget(self, now: float) -> None:
         """Offers that were answered and never followed by a part: nothing of them is here, and they come again."""

@@ -150,7 +150,8 @@ def test_while_it_waits_it_is_within_the_budget_and_goes_for_others_after_two_mi
     assert isinstance(carl.ask(now=119.0), Later)
     assert isinstance(waits.ask(now=119.0), FileSpool)
     assert isinstance(carl.ask(now=120.0), Missing)  # nobody is kept out for longer, however long a slot is taken
-    answer = waits.ask(now=120.0)
+    assert isinstance(waits.ask(now=179.0), Later)  # carl shall come first
+    answer = waits.ask(now=220.0)  # and bob has been silent
     assert isinstance(answer, Missing)
     assert answer.ranges == ((0, SIZE),)
 

@@ -69,6 +69,14 @@ class Sending:
         data = memoryview(BODY + BODY)[start : start + size] if self.size == SIZE else memoryview(bytes(size))
         return self.transfers.take(self.client_id, part, data, now)
 
+    def part_again(self, now: float) -> None:
+        """Send what is here already."""
+        self.part(0, now)
+
+    def trickle(self, now: float) -> None:
+        """Send the next part, just before two minutes are over."""
+        self.part(int(now // 115), now)
+
 
 Start = Callable[[int], Transfers]
 
@@ -536,6 +544,105 @@ def test_no_more_updates_are_on_the_disk_at_a_time_than_there_are_files_for(star
     answer = left.ask(now=123.0)
     assert isinstance(answer, Missing)
     assert answer.ranges == ((PIECE, SIZE),)  # what is on the disk, and not open, was in nobody's way
+
+
+def wait_for_room(waiting: Sending, now: float, until: float, *others: Callable[[float], object]) -> float | None:
+    """Offer every five seconds, while the others do what they do; when there is room, if ever."""
+    while now < until:
+        for other in others:
+            other(now)
+        if isinstance(waiting.ask(now), Missing):
+            return now
+        now += 5.0
+    return None
+
+
+def test_who_repeats_what_is_here_keeps_no_room_and_no_commit(start: Start) -> None:
+    transfers = start(2 * SIZE)
+    mallory, bob = Sending(transfers, "mallory"), Sending(transfers, "bob")
+    for client in (mallory, bob):
+        client.ask()
+        client.part(0)
+    assert wait_for_room(Sending(transfers, "carl"), 1.0, 3600.0, mallory.part_again, bob.part_again) == 121.0
+    assert transfers.coming_until == pytest.approx(0.03)
+
+
+def test_who_sends_next_to_nothing_gives_its_room_up_for_who_waits_and_the_one_with_the_least_goes_first(
+    start: Start,
+) -> None:
+    transfers = start(2 * HUGE)
+    trickling = [Sending(transfers, name, size=HUGE) for name in ("mallory", "more", "carl", "dave")]
+    mallory, more, carl, dave = trickling
+    for client in (mallory, more):
+        client.ask()
+    more.part(100)
+    mallory.part(0)
+    trickles = [client.trickle for client in (mallory, more)]
+    let_in = wait_for_room(carl, 1.0, 24 * 3600.0, *trickles)
+    assert let_in is not None
+    assert let_in == pytest.approx(600, abs=30)
+    carl.part(0, now=let_in)
+    assert isinstance(mallory.ask(now=let_in), Later)
+    assert isinstance(more.ask(now=let_in), Missing)  # it had one part more
+    again = wait_for_room(dave, let_in + 1.0, 24 * 3600.0, more.trickle)
+    assert again is not None
+    assert again - let_in == pytest.approx(120, abs=5)  # not all at once: somebody shall get through
+
+
+def test_who_has_made_room_does_not_take_it_before_who_waits(start: Start) -> None:
+    transfers = start(HUGE)
+    mallory, ada = Sending(transfers, "mallory", size=HUGE), Sending(transfers, size=HUGE)
+    mallory.ask()
+    mallory.part(0)
+    assert isinstance(ada.ask(now=120.0), Missing)
+    for now in range(120, 180, 5):
+        assert isinstance(mallory.ask(now=now), Later)
+    assert not isinstance(ada.part(0, now=179.0), Later)  # over a link that was lost meanwhile
+    assert isinstance(mallory.ask(now=185.0), Later)
+
+
+def test_who_has_made_room_for_itself_takes_it(start: Start) -> None:
+    transfers = start(2 * SIZE)
+    for sequence in range(2):
+        send_whole(Sending(transfers, sequence=sequence))
+    third = Sending(transfers, sequence=2)
+    for now in (120.0, 121.0):
+        assert isinstance(third.ask(now=now), Missing)
+
+
+@pytest.mark.parametrize(("size", "pace"), [(HUGE, HUGE / 3600), (70 << 20, 16 << 10)], ids=["small", "large"])
+def test_who_takes_an_hour_or_sends_16_kib_a_second_keeps_its_room_to_the_end_also_over_a_link_that_breaks(
+    start: Start, size: int, pace: float
+) -> None:
+    transfers = start(size)
+    slow = Sending(transfers, "slow", size=size)
+    slow.ask()
+    sent, at_once = 0, 16 * PIECE
+
+    def goes_on(now: float) -> None:
+        nonlocal sent
+        while now % 1000 >= 110 and sent < min(size, pace * now):  # its link is lost now and then
+            slow.part(0, now, offset=sent, size=at_once)
+            sent += at_once
+
+    goes_on(111.0)
+    let_in = wait_for_room(Sending(transfers, "carl", size=size), 111.0, size / pace + 5, goes_on)
+    assert let_in is None
+    assert sent == size
+
+
+def test_none_is_given_up_for_one_that_has_no_room_after_that_either(start: Start) -> None:
+    transfers = start(2 * SIZE + HUGE)
+    slow, quick = Sending(transfers, "slow"), Sending(transfers, "quick", size=HUGE)
+    for client in (slow, quick):
+        client.ask()
+        client.part(0)
+    quick.part(0, now=3590.0, size=HUGE - PIECE)
+    slow.part(1, now=3590.0)
+    assert isinstance(Sending(transfers, "large", size=HUGE).ask(now=3600.0), Later)
+    answer = slow.ask(now=3600.0)
+    assert isinstance(answer, Missing)
+    assert answer.ranges == ((2 * PIECE, SIZE),)
 
 
 def test_too_little_disk_for_one_update_is_said_at_the_start_and_by_default_there_is_room_for_four() -> None:
