@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 from fedmq.aggregator.buckets import Buckets
 from fedmq.aggregator.kept_snapshot import Kept
 from fedmq.aggregator.missed import Missed
+from fedmq.aggregator.readers import Readers, Turns
 from fedmq.aggregator.slot_notes import SLOTS, SlotNotes
 from fedmq.schemas.messages import Head, Need, SnapshotPart
 from fedmq.schemas.parts import part_bytes
@@ -23,10 +25,7 @@ __all__ = ["Snapshots"]
 
 _WINDOW = 8  # parts on their way to the broker at a time
 _STEP_SECONDS = 0.002  # between two looks at how many of them it has taken
-_LEASE_SECONDS = 60.0  # that a slot is kept after somebody said that they read it
-_LONGEST_LEASE_SECONDS = 3600.0  # that it is kept in all, or longer if it is large: its version grows old
-_SLOWEST_BYTES = 16 << 10  # a second, at which a snapshot is taken within that
-_READERS = 64  # of a slot that are remembered
+_LATE_SECONDS = 10.0  # after a newer snapshot is out, in which somebody may begin who had not heard of it
 _AGAIN_TURN = 4  # while a snapshot comes, the turn of a part that somebody misses: every fourth
 # Parts that one client may have published again: FedMQ asks for no more than 8 in 5 seconds.
 _AGAIN_PER_SECOND, _AGAIN_AT_ONCE = 2.0, 64.0
@@ -37,7 +36,7 @@ class _Slot:
     head: Head | None = None  # of the snapshot whose parts are all out
     body: Kept | None = None  # None if an earlier process has published it
     since: float = float("inf")  # when it was out, as far as this process knows
-    readers: dict[str, float] = field(default_factory=dict)  # who reads it, and when they said so last
+    readers: Readers = field(default_factory=Readers)
     missed: Missed = field(default_factory=Missed)
 
 
@@ -74,11 +73,13 @@ class Snapshots:
         self._notes = SlotNotes(folder / "slots.json" if folder else None)
         self._slots = [_Slot(head) for head in self._notes.heads]
         self._newest = 0
+        self._overtaken: int | None = None  # the slot that was the newest before, if it was not overwritten
         self._newest_is_out = False  # as far as is known since the last connection
         self._folder = folder
         self._coming: _Coming | None = None
         self._again = Buckets(_AGAIN_PER_SECOND, _AGAIN_AT_ONCE)
-        self._turn = 0
+        self._published = 0
+        self._turns = Turns(Random())
         self._begun = 0.0
         self._look_at = 0.0
 
@@ -105,7 +106,7 @@ class Snapshots:
                 continue
             slot.since = min(slot.since, now)
             if slot.readers or slot.body is None:
-                slot.readers[""] = now  # who reads it has time to say so again
+                slot.readers.reads("", now, is_newest=True)  # who reads it has time to say so again
         if head is None or head.slot is None or head.part_bytes is None or head.slot >= SLOTS:
             return
         self._newest = head.slot
@@ -123,7 +124,7 @@ class Snapshots:
         """The parts of this snapshot are out, from before; who misses some of them will say so."""
         assert head.slot is not None
         slot = self._slots[head.slot]
-        readers, since = (slot.readers, slot.since) if _same(slot.head, head) else ({}, now)
+        readers, since = (slot.readers, slot.since) if _same(slot.head, head) else (Readers(), now)
         self._slots[head.slot] = _Slot(head, body, since, readers)
         self._newest, self._newest_is_out = head.slot, True
         self._note(head.slot, head)
@@ -159,6 +160,7 @@ class Snapshots:
         self._clear(slot, coming.part)
         self._link.publish(self._topics.slot(slot), encode(head), retain=True)
         self._slots[slot] = _Slot(head, coming.body, since=now)
+        self._overtaken = self._newest if slot != self._newest else None
         self._newest, self._newest_is_out, self._coming = slot, True, None
         self._note(slot, head)
         return head, now - self._begun
@@ -169,15 +171,16 @@ class Snapshots:
 
     def need(self, client_id: str, need: Need, now: float) -> None:
         """Somebody reads a snapshot, misses parts of it, or is done."""
-        for slot in self._slots:
+        for number, slot in enumerate(self._slots):
             head = slot.head
             if head is None or (head.run, head.version) != (need.run, need.version):
+                if not need.done:
+                    slot.readers.leaves(client_id)  # one at a time
                 continue
-            slot.readers.pop(client_id, None)
-            if not need.done:
-                slot.readers[client_id] = now  # the newest word last
-            for reader in list(slot.readers)[:-_READERS]:
-                del slot.readers[reader]
+            if need.done:
+                slot.readers.leaves(client_id)
+            else:
+                slot.readers.reads(client_id, now, is_newest=self._is_newest(number, now))
             assert head.part_bytes is not None
             if slot.body is None:
                 continue
@@ -202,22 +205,26 @@ class Snapshots:
         self._slots = [_Slot() for _ in range(SLOTS)]
 
     def _next_slot(self, now: float) -> int:
-        """The slot to overwrite: the one that is not the newest, unless somebody still reads that."""
+        """The slot to overwrite: the one that is not the newest, unless that is kept for who reads it."""
         other = (self._newest + 1) % SLOTS
-        slot = self._slots[other]
-        read = now < max(slot.readers.values(), default=float("-inf")) + _LEASE_SECONDS
-        if slot.head is None or not read:
+        older, newest = self._slots[other], self._slots[self._newest]
+        if older.head is None:
             return other
-        longest = max(_LONGEST_LEASE_SECONDS, slot.head.size / _SLOWEST_BYTES)
-        return self._newest if now < slot.since + longest else other
+        kept = self._turns.keeps(older.readers, newest.readers, older.head.size, now - older.since, now)
+        return self._newest if kept else other
+
+    def _is_newest(self, number: int, now: float) -> bool:
+        """Whether who begins with this slot now may take it for the newest, or have begun before this process."""
+        was_just_now = number == self._overtaken and now < self._slots[self._newest].since + _LATE_SECONDS
+        return number == self._newest or was_just_now or self._slots[number].body is None
 
     def _publish_next(self, now: float) -> bool:
         """Publish a part, of the snapshot on its way or one that somebody misses; whether there may be more now."""
         coming = self._coming
         if coming is not None and coming.is_out:
             return False  # its head is next
-        self._turn += 1
-        if coming is None or self._turn % _AGAIN_TURN == 0:
+        self._published += 1
+        if coming is None or self._published % _AGAIN_TURN == 0:
             for number, slot in enumerate(self._slots):
                 if slot.head is None or slot.body is None or (part := slot.missed.take(now)) is None:
                     continue
