@@ -41,9 +41,9 @@ class Buckets:
         """Until there is a whole token; 0 if there is."""
         return max(0.0, (1.0 - self.left(key, now)) / self._per_second)
 
-    def take(self, key: str, now: float) -> None:
-        """Take a token, whether there is one or not."""
-        self._left[key] = self.left(key, now) - 1.0, now
+    def take(self, key: str, now: float, tokens: float = 1.0) -> None:
+        """Take a token, or so many, whether there are as many or not."""
+        self._left[key] = self.left(key, now) - tokens, now
         if len(self._left) > self._look_at:
             for full in [key for key in self._left if self.left(key, now) >= self._burst]:
                 del self._left[full]

@@ -101,13 +101,12 @@ class AggregatorCore:
             if self.strategy.one_per_client and taken(self.state.buffer, client_id):
                 seconds = seconds_until_a_slot(self.state.buffer, self.state.tempo, self._timer(), now)
                 return _later(offer, "slot", seconds)
-            # The last thing that is looked at; but whoever has to wait for it is not asked for bytes.
             wait = self.state.allowances.wait(self.rules.allowance, client_id, now)
-            if not body and offer.size:
-                return _later(offer, *wait) if wait else Missing(update=offer.update, ranges=((0, offer.size),))
-            pieces, norm = self._admit_body(client_id, offer, body, digest)
-            if wait:
+            if wait:  # before anything is decoded: a few bytes may be millions of numbers
                 return _later(offer, *wait)
+            if not body and offer.size:
+                return Missing(update=offer.update, ranges=((0, offer.size),))
+            pieces, norm = self._admit_body(client_id, offer, body, digest)
             judged = self._accept(client_id, offer, pieces, norm, now)
         except OthersBoundError as refusal:
             judged = self._refuse(client_id, offer, refusal, None)

@@ -19,8 +19,10 @@ from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.judging import Answer, Judging
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.replies import Replies
+from fedmq.aggregator.shares import Shares
 from fedmq.aggregator.sparing import Sparing
 from fedmq.aggregator.transfers import Transfers
+from fedmq.aggregator.turns import Turns
 from fedmq.aggregator.vectors import Step
 from fedmq.schemas.errors import ProtocolError, Reason, StoreError
 from fedmq.schemas.messages import ClientStatus, Later, Missing, Need, Offer, Part, UpdateId
@@ -92,6 +94,8 @@ class Reception:
         self._sparing = sparing
         self._most_bytes = most_bytes or sys.maxsize
         self._judging = Judging(link.wake)
+        self._turns = Turns(max(LARGE_BYTES, 2 * min(self._most_bytes, link.max_message_bytes)))
+        self._shares = Shares()
         self._failed: tuple[str, Offer, Exception] | None = None
         self._statuses: list[tuple[str, Message]] = []  # that came while the core or its buffer was a thread's
         self._step = step
@@ -105,12 +109,12 @@ class Reception:
     @property
     def may_judge(self) -> bool:
         """Whether an update or an offer waits for nothing else."""
-        return self._judging.waits and not self._occupied
+        return bool(self._turns) and not self._occupied
 
     @property
     def coming_until(self) -> float:
         """The time until which another update most likely comes to be judged."""
-        if self._judging.waits:
+        if self._turns:
             return float("inf")
         return float("-inf") if self._transfers is None else self._transfers.coming_until
 
@@ -154,7 +158,7 @@ class Reception:
     def judge_next(self) -> None:
         """Judge the updates that wait, and answer the offers, until one of them takes a thread."""
         while self.may_judge:
-            self._judge(*self._judging.next(), memoryview(b""))
+            self._judge(*self._turns.next())
 
     def judged(self, timeout: float = 0.0) -> bool:
         """Go on with what a thread has judged, if it has within `timeout` seconds; whether none of them judges."""
@@ -164,6 +168,9 @@ class Reception:
         if done is not None and isinstance(done.answer, StoreError):
             self._no_room(done.client_id, done.offer.update, done.answer)
         elif done is not None:
+            if isinstance(done.answer, Judged) and done.answer.reason is not None:
+                # What counts is no matter of shares here: the link is served meanwhile, and clients take turns.
+                self._spent(done.client_id, done.answer, self._now() - done.begun, done.begun)
             self._verdict(done.client_id, done.offer, done.answer, done.before, self._now())
         if self._commits.holds:  # whoever is gone or shut out may be the last that a cohort waits for
             return True
@@ -198,7 +205,7 @@ class Reception:
 
     def forget(self) -> None:
         """The verdicts since the last commit are void: whoever waits for one will offer again."""
-        self._judging.clear()
+        self._turns.clear()
         self._door.forget()
         if self._transfers is not None:
             self._transfers.forgotten()
@@ -226,6 +233,7 @@ class Reception:
             self._gate.hold(message)
             return
         said, body = decode(message.payload, Offer, Part, Need)
+        self._shares.heard(client_id, self._now())
         accepted, useful = self.core.state.accepted, False
         if client_id in self._door.out():
             if isinstance(said, Offer):
@@ -255,7 +263,7 @@ class Reception:
         """A client has come into quarantine: what is half here of it goes, and no round waits for it."""
         held, now = self.core.state.quarantine.held[client_id], self._now()
         log.error("quarantine client=%s reason=%s seconds=%.0f", client_id, held.reason, held.until - held.since)
-        self._judging.drop(client_id)
+        self._turns.drop(client_id)
         if self._transfers is not None:
             self._transfers.over(client_id)
         self.core.presence(client_id, False, now)
@@ -303,23 +311,53 @@ class Reception:
             self._reply(client_id, Later(update=offer.update, reason="disk", seconds=self._disk.offer_again(now)))
             return
         if self._occupied:
-            if not body and self._judging.wait(client_id, offer):
-                return
-            self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
+            if not self._turns.wait(client_id, offer, body):
+                self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
             return
         self._publisher.heard(client_id)
-        judged = core.judged
-        if spool is not None and core.state.weights.nbytes > LARGE_BYTES:
+        judged, large = core.judged, core.state.weights.nbytes > LARGE_BYTES
+        wait = self._shares.wait(client_id, now) if body else 0.0
+        if (wait or (body and large)) and spool is None:
+            # First what needs no bytes: only what does waits, or takes a thread.
+            answer = self._judge_now(client_id, offer, memoryview(b""), None)
+            if not isinstance(answer, Missing):
+                self._verdict(client_id, offer, answer, judged, now)
+                return
+        if wait:
+            later = Later(update=offer.update, reason="busy", seconds=max(wait, _HELD_SECONDS))
+            self._verdict(client_id, offer, later, judged, now)
+        elif body and large:
             self._judging.start(
-                client_id, offer, judged, lambda: core.judge(client_id, offer, body, now, digest=spool.digest())
+                client_id, offer, judged, now, lambda: self._look_at(client_id, offer, body, spool, now)
             )
-            return
-        digest = spool.digest() if spool is not None else None
+        else:
+            self._verdict(client_id, offer, self._judge_now(client_id, offer, body, spool), judged, now)
+
+    def _look_at(
+        self, client_id: str, offer: Offer, body: memoryview, spool: Spool | None, now: float
+    ) -> Judged | Missing | Later:
+        digest = None if spool is None else spool.digest()
+        return self.core.judge(client_id, offer, body, now, digest=digest)
+
+    def _judge_now(self, client_id: str, offer: Offer, body: memoryview, spool: Spool | None) -> Answer:
+        """Judge it while everybody waits, which is counted. Raises StoreError: the disk refuses its bytes."""
+        core, now = self.core, self._now()
+        judged, version = core.judged, core.state.version
         try:
-            answer: Answer = core.judge(client_id, offer, body, now, digest=digest)
+            answer = self._look_at(client_id, offer, body, spool, now)
+        except StoreError:
+            raise
         except Exception as error:
-            answer = error
-        self._verdict(client_id, offer, answer, judged, now)
+            return error
+        if body and isinstance(answer, Judged) and core.judged != judged:
+            seconds = self._now() - now
+            if core.state.version != version:  # that is the work of all who are in it
+                seconds /= len(core.news.versions[-1].updates)
+            self._spent(client_id, answer, seconds, now)
+        return answer
+
+    def _spent(self, client_id: str, judged: Judged, seconds: float, begun: float) -> None:
+        self._shares.spent(client_id, seconds, begun, refused=judged.reason is not None)
 
     def _verdict(self, client_id: str, offer: Offer, answer: Answer, judged: int, now: float) -> None:
         """What judging has come to; `judged` is how many verdicts the core had given before."""
@@ -375,7 +413,7 @@ class Reception:
             self._no_room(client_id, part.update, error)
             return
         if isinstance(answer, Offer):
-            self._judging.wait(client_id, answer)  # if there is no place, it will be offered again
+            self._turns.wait(client_id, answer, memoryview(b""))  # if there is no place, it will be offered again
             self.judge_next()
         elif answer is not None:
             self._reply(client_id, answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,6 @@ from fedmq.aggregator import publisher, reception, writer
 from fedmq.aggregator.admission import Rules, admit_body
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
-from fedmq.aggregator.judging import Judging
 from fedmq.aggregator.publisher import Publisher
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.room import Room
@@ -234,18 +234,79 @@ def test_a_second_update_of_a_client_comes_while_its_first_is_judged_or_waits_fo
     assert hall.later == []
 
 
-def test_offers_have_their_turn_in_order_as_many_as_there_are_places_and_none_of_who_is_out(
-    monkeypatch: pytest.MonkeyPatch,
+def in_one_message(name: str, value: float, sequence: int = 0) -> Message:
+    """An update of this large model that is small, so that it comes with its offer."""
+    values = np.full(LAYOUT.size, value, np.float32)
+    offer, body = offer_of(values, LAYOUT, client_id=name, sequence=sequence, codec="top_k")
+    return Message(TOPICS.update(name), encode(offer, body))
+
+
+def test_an_update_in_one_message_is_judged_in_a_thread_too_if_it_decodes_into_a_large_model(hall: Hall) -> None:
+    hall.goes_on.clear()
+    hall.service.handle(in_one_message("alice", 1.0))  # else it would wait here
+    assert hall.judging.wait(20)
+    assert hall.core.state.accepted == 0
+    hall.goes_on.set()
+    hall.until(lambda: hall.receipts.get("alice"))
+    assert hall.receipts["alice"][0].verdict == "accepted"
+    assert hall.later == []
+
+
+def test_what_needs_no_bytes_is_answered_without_a_thread(hall: Hall) -> None:
+    stale = offer_of([0.0] * LAYOUT.size, LAYOUT, client_id="alice", base_version=7, codec="top_k")
+    hall.goes_on.clear()
+    hall.service.handle(Message(TOPICS.update("alice"), encode(*stale)))
+    assert not hall.service._reception.busy
+    hall.until(lambda: hall.receipts.get("alice"))
+    assert hall.receipts["alice"][0].reason == "unknown_base"
+
+
+def test_who_sends_more_than_the_thread_can_judge_does_not_keep_the_others_out(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedmq.aggregator.judging._MOST_WAITING", 4)
-    waiting = Judging(lambda: None)
-    names = ("alice", "bob", "alice", "bob", "carl")
-    offers = [offer_of([1.0], layout_of(1), client_id=name, sequence=n)[0] for n, name in enumerate(names)]
-    assert [waiting.wait(offer.client_id, offer) for offer in offers] == [True, True, True, True, False]
-    assert waiting.wait("alice", offers[0])  # again
-    waiting.drop("bob")
-    assert [waiting.next(), waiting.next()] == [("alice", offers[0]), ("alice", offers[2])]
-    assert not waiting.waits
+    order: list[str] = []
+    judge = hall.core.judge
+
+    def noted(client_id: str, offer: Offer, body: memoryview, now: float, *, digest: str | None) -> object:
+        if body:
+            order.append(client_id)
+        return judge(client_id, offer, body, now, digest=digest)
+
+    monkeypatch.setattr(hall.core, "judge", noted)
+    hall.goes_on.clear()
+    for sequence in range(4):
+        hall.service.handle(in_one_message("alice", 1.0, sequence))
+    hall.service.handle(in_one_message("bob", 3.0))
+    hall.goes_on.set()
+    hall.until(lambda: hall.core.state.accepted == 5)
+    assert order == ["alice", "alice", "bob", "alice", "alice"]
+    assert hall.later == []
+
+
+def test_a_model_is_shown_while_there_is_always_one_more_to_judge(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, sequence = hall.service._reception._turns, itertools.count(1)
+    next_one = turns.next
+
+    def and_another() -> tuple[str, Offer, memoryview]:
+        if shown < 3:
+            offer, body = decode(in_one_message("alice", 1.0, next(sequence)).payload, Offer)
+            assert turns.wait("alice", offer, body)
+        return next_one()
+
+    shown = 0
+    monkeypatch.setattr(turns, "next", and_another)
+    hall.goes_on.clear()
+    for client in ("alice", "bob"):
+        hall.service.handle(in_one_message(client, 1.0))
+    hall.goes_on.set()
+
+    def three_are_shown() -> bool:
+        nonlocal shown
+        shown = hall.shown() or 0
+        return shown >= 3
+
+    hall.until(three_are_shown)
+    assert hall.core.state.accepted > 6
 
 
 def test_who_is_told_to_stop_waits_a_moment_for_the_verdict_and_commits_it(hall: Hall) -> None:
