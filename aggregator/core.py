@@ -73,6 +73,19 @@ class AggregatorCore:
             self._kept = kept_updates(strategy, strategy.rule, state.layout)
             state.tempo.buffer_size = self._kept.size(state.tempo.buffer_size)
 
+    @property
+    def next_bytes(self) -> int:
+        """Bytes that judging the next update goes over: a model's; with a rule whose buffer it fills, all of them."""
+        buffer, size = self.state.buffer, self.state.weights.nbytes
+        fills = self._kept is not None and len(buffer.updates) + 1 >= self.state.tempo.buffer_size
+        return size * (len(buffer.rows) + 1) if fills else size
+
+    def closing_bytes(self, now: float) -> int:
+        """Bytes of updates that a rule makes a version of at a `tick` now; 0 if it makes none."""
+        if self._kept is None or not (self._why_closed(now) or self._why_ended(now)):
+            return 0
+        return len(self.state.buffer.rows) * self.state.weights.nbytes
+
     def judge(
         self, client_id: str, offer: Offer, body: memoryview, now: float, *, digest: str | None = None
     ) -> Judged | Missing | Later:
@@ -301,17 +314,20 @@ class AggregatorCore:
             after = waits_at_least(self.state.buffer, after)
         return None if after is None else opened + after
 
-    def _close_if_due(self, now: float) -> None:
+    def _why_closed(self, now: float) -> str | None:
+        """Why the buffer becomes a version now; None if it does not."""
         buffer = self.state.buffer
         if not buffer.updates or self.state.finished is not None:
-            return
+            return None
         if self.strategy.cohort:
-            why = self.cohort.closes(self.strategy.cohort, self._delivered(), now)
-        elif len(buffer.updates) >= self.state.tempo.buffer_size:
-            why = "full"
-        else:
-            timer = self._timer()
-            why = "timer" if timer is not None and now >= timer else None
+            return self.cohort.closes(self.strategy.cohort, self._delivered(), now)
+        if len(buffer.updates) >= self.state.tempo.buffer_size:
+            return "full"
+        timer = self._timer()
+        return "timer" if timer is not None and now >= timer else None
+
+    def _close_if_due(self, now: float) -> None:
+        why = self._why_closed(now)
         if why:
             self._make_version(why, now)
             self._end_if_reached(now)
@@ -334,11 +350,17 @@ class AggregatorCore:
             self.cohort.missed({folded.client_id for folded in self.news.versions[-1].updates})
         self.cohort.open()
 
-    def _end_if_reached(self, now: float) -> None:
+    def _why_ended(self, now: float) -> str | None:
+        """Which part of the goal is reached now; None if the run goes on, or has ended before."""
+        if self.state.finished is not None:
+            return None
         goal, devices = self.goal, None
         if goal.target is not None and goal.source == "devices" and self.state.scores.ask_again(now):
             devices = self.state.scores.reached_by_most(goal.metric, higher_is_better=goal.higher_is_better)
-        reached = goal.reached(self.state.version, now, devices, self._own_metrics)
+        return goal.reached(self.state.version, now, devices, self._own_metrics)
+
+    def _end_if_reached(self, now: float) -> None:
+        reached = self._why_ended(now)
         if reached:
             self.finish(reached, now)
 

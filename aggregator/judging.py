@@ -1,6 +1,6 @@
-"""Large updates, judged in a thread one after the other.
+"""Large updates, judged in a thread one after the other, and versions that are made of many.
 
-Until a verdict is there the core is the thread's, and the service only reads and writes its link: so there is no lock,
+Until that is done the core is the thread's, and the service only reads and writes its link: so there is no lock,
 and no moment in which half an update could be committed or shown.
 """
 
@@ -44,7 +44,7 @@ class Judging:
     """
 
     def __init__(self, done: Callable[[], None]) -> None:
-        self._aside: Aside[Judged | Missing | Later] = Aside("fedmq-judging", done)
+        self._aside: Aside[Judged | Missing | Later | None] = Aside("fedmq-judging", done)
         self._begun: tuple[str, Offer, int, float] | None = None
 
     @property
@@ -59,9 +59,15 @@ class Judging:
         self._begun = client_id, offer, before, now
         self._aside.start(judge)
 
+    def start_tick(self, tick: Callable[[], None]) -> None:
+        """Begin what time alone has brought."""
+        self._aside.start(tick)
+
     def take(self, timeout: float) -> Ended | None:
-        """What was judged, once, if that takes no more than `timeout` seconds."""
+        """What was judged, once, if that takes no more than `timeout` seconds; raises what a tick raised."""
         answer = self._aside.take(timeout)
+        if self._begun is None and isinstance(answer, Exception):
+            raise answer
         if answer is None or self._begun is None:
             return None
         begun, self._begun = self._begun, None

@@ -10,6 +10,10 @@ from fedmq.schemas.layout import Layout
 
 __all__ = ["KEPT_BYTES", "KeptUpdates", "kept_updates"]
 
+_MOST_AUTOMATIC = (
+    100  # a rule's work grows with K, multi-Krum's with its square, and more than this bear no larger share
+)
+
 KEPT_BYTES = 4 << 30
 """Of memory, and of disk, that the updates in one buffer may take; each takes what a model takes in float32."""
 
@@ -20,7 +24,7 @@ class KeptUpdates:
 
     Attributes:
         least: what the rule needs.
-        most: what fits.
+        most: what fits; of an automatic K also no more than a rule is soon done with.
 
     """
 
@@ -46,4 +50,4 @@ def kept_updates(strategy: Strategy, rule: Rule, layout: Layout) -> KeptUpdates:
             f"strategy {strategy.name!r}: it keeps {wanted} updates of {4 * layout.size:,} bytes, expected at most"
             f" {KEPT_BYTES:,} bytes together; take a smaller buffer_size, or fedbuff with clip_medians"
         )
-    return KeptUpdates(rule.needs, most)
+    return KeptUpdates(rule.needs, most if strategy.buffer_size else min(most, _MOST_AUTOMATIC))

@@ -103,7 +103,7 @@ class Reception:
 
     @property
     def busy(self) -> bool:
-        """Whether the core is a thread's, which judges."""
+        """Whether the core is a thread's, which judges or makes a version."""
         return self._judging.busy
 
     @property
@@ -155,13 +155,21 @@ class Reception:
         status, _ = decode(message.payload, ClientStatus)
         self.core.presence(client_id, status.state == "online", self._now())
 
+    def tick_core(self, now: float) -> None:
+        """Have the core do what is due; in a thread, if it makes a version of much that a rule has kept."""
+        core = self.core
+        if self._takes_long(core.closing_bytes(now)):
+            self._judging.start_tick(lambda: core.tick(now))
+        else:
+            core.tick(now)
+
     def judge_next(self) -> None:
         """Judge the updates that wait, and answer the offers, until one of them takes a thread."""
         while self.may_judge:
             self._judge(*self._turns.next())
 
     def judged(self, timeout: float = 0.0) -> bool:
-        """Go on with what a thread has judged, if it has within `timeout` seconds; whether none of them judges."""
+        """Go on with what a thread has done, if it has within `timeout` seconds; whether the core is no thread's."""
         done = self._judging.take(timeout)
         if self._judging.busy:
             return False
@@ -315,7 +323,7 @@ class Reception:
                 self._reply(client_id, Later(update=offer.update, reason="busy", seconds=_HELD_SECONDS))
             return
         self._publisher.heard(client_id)
-        judged, large = core.judged, core.state.weights.nbytes > LARGE_BYTES
+        judged, large = core.judged, self._takes_long(core.next_bytes)
         wait = self._shares.wait(client_id, now) if body else 0.0
         if (wait or (body and large)) and spool is None:
             # First what needs no bytes: only what does waits, or takes a thread.
@@ -332,6 +340,10 @@ class Reception:
             )
         else:
             self._verdict(client_id, offer, self._judge_now(client_id, offer, body, spool), judged, now)
+
+    def _takes_long(self, size: int) -> bool:
+        """Whether to work on so many bytes in a thread; where any message fits, no broker is kept waiting."""
+        return self._transfers is not None and size > LARGE_BYTES
 
     def _look_at(
         self, client_id: str, offer: Offer, body: memoryview, spool: Spool | None, now: float

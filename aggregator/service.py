@@ -172,7 +172,9 @@ class AggregatorService:
                 return
             self._tell(commits.take(0.0))
             if not commits.holds:  # else the buffer may not change, and a version would be made of it
-                core.tick(now)
+                self._reception.tick_core(now)
+                if self._reception.busy:
+                    return
                 self._evaluations.take(core, now)
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS

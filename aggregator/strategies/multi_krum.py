@@ -14,6 +14,11 @@ from fedmq.schemas.layout import Vector
 
 __all__ = ["multi_krum"]
 
+_CLOSE = 1e-6  # times the sum of both lengths' squares: a distance below that is taken from the differences
+# A product of tiles of this size OpenBLAS gives to one thread. Larger ones it divides among as many as there are
+# processors, which wait for each other: on two busy ones that took ten times as long.
+_TILE_ROWS, _TILE_COLUMNS = 32, 256
+
 
 def multi_krum(
     *,
@@ -87,11 +92,35 @@ def multi_krum(
 def _squared_distances(
     rows: Sequence[Vector], weights: Sequence[float], parameter_size: int
 ) -> npt.NDArray[np.float64]:
-    count = len(rows)
-    squares = np.zeros((count, count))
+    """Between each two of them, float64 [n, n], over their parameters.
+
+    |a - b|^2 is |a|^2 + |b|^2 - 2ab: products of matrices take a tenth of the time that differences of all pairs do.
+    In float64 they lose nothing that matters, but where two are so close that their distance is what rounding leaves.
+    """
     parameters = [row[:parameter_size] for row in rows]
+    products = np.zeros((len(rows), len(rows)))
     for _, block in blocks(parameters, weights, parameter_size):
-        for one in range(count):
-            apart = block[one + 1 :] - block[one]
-            squares[one, one + 1 :] += np.einsum("ij,ij->i", apart, apart)
+        _add_products(products, block)
+    products = np.triu(products) + np.triu(products, 1).T
+    lengths = np.diag(products)
+    together = lengths[:, None] + lengths
+    squares = np.maximum(together - 2 * products, 0.0)
+    close = np.argwhere(np.triu(squares < _CLOSE * together, 1))
+    squares[close[:, 0], close[:, 1]] = 0.0
+    for _, block in blocks(parameters, weights, parameter_size) if len(close) else ():
+        for one, other in close:
+            apart = block[one] - block[other]
+            squares[one, other] += np.dot(apart, apart)
+    squares = np.triu(squares, 1)
     return squares + squares.T
+
+
+def _add_products(products: npt.NDArray[np.float64], block: npt.NDArray[np.float32]) -> None:
+    """Add the product of each two rows to the upper triangle, in tiles."""
+    for start in range(0, block.shape[1], _TILE_COLUMNS):
+        rows = block[:, start : start + _TILE_COLUMNS].astype(np.float64)
+        columns = np.ascontiguousarray(rows.T)
+        for one in range(0, len(rows), _TILE_ROWS):
+            for other in range(one, len(rows), _TILE_ROWS):
+                tile = rows[one : one + _TILE_ROWS] @ columns[:, other : other + _TILE_ROWS]
+                products[one : one + _TILE_ROWS, other : other + _TILE_ROWS] += tile

@@ -20,7 +20,7 @@ from fedmq.aggregator.staleness import Staleness, polynomial
 from fedmq.aggregator.strategies.strategy import Arrival, Batch, Combine, Rates, Rule, Strategy, require, require_slots
 from fedmq.schemas.layout import Vector
 
-__all__ = ["HOSTILE", "Buffered", "blocks", "by_coordinate", "middle", "most_hostile", "rule_strategy"]
+__all__ = ["HOSTILE", "Buffered", "blocks", "by_coordinate", "in_order", "middle", "most_hostile", "rule_strategy"]
 
 HOSTILE = 0.3
 """The share of a buffer that may be hostile, unless it is set."""
@@ -95,9 +95,16 @@ def most_hostile(share: float, count: int) -> int:
     return max(1, math.ceil(round(share * count, 9)))  # 0.07 * 100 is 7.000000000000001
 
 
+def in_order(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Each column of float32 [n, block] sorted, from the least in row 0 to the greatest."""
+    columns = np.ascontiguousarray(block.T)  # as a neighbour of its next one each number is sorted twice as fast
+    columns.sort(axis=1)
+    return columns.T
+
+
 def middle(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The median of each column of float32 [n, block], which is sorted afterwards."""
-    block.sort(axis=0)
+    """The median of each column of float32 [n, block]."""
+    block = in_order(block)
     low, high = block[(len(block) - 1) // 2], block[len(block) // 2]
     between: npt.NDArray[np.float32] = low + (high - low) * np.float32(0.5)
     return between

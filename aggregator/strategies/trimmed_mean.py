@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedmq.aggregator.staleness import Staleness
-from fedmq.aggregator.strategies.rule import HOSTILE, Buffered, by_coordinate, most_hostile, rule_strategy
+from fedmq.aggregator.strategies.rule import HOSTILE, Buffered, by_coordinate, in_order, most_hostile, rule_strategy
 from fedmq.aggregator.strategies.strategy import Strategy, require
 
 __all__ = ["trimmed_mean"]
@@ -65,8 +65,7 @@ def trimmed_mean(
     def trimmed(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         count = len(block)
         trim = min(most_hostile(hostile, count), (count - 1) // 2)
-        block.sort(axis=0)
-        kept: npt.NDArray[np.float32] = block[trim : count - trim].mean(axis=0, dtype=np.float32)
+        kept: npt.NDArray[np.float32] = in_order(block)[trim : count - trim].mean(axis=0, dtype=np.float32)
         return kept
 
     return rule_strategy("trimmed_mean", 3, by_coordinate(trimmed), of)

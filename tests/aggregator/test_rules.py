@@ -23,6 +23,7 @@ from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.staleness import constant
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.strategies import Strategy, median, multi_krum, trimmed_mean
+from fedmq.aggregator.strategies.multi_krum import _squared_distances
 from fedmq.schemas.errors import ConfigError
 from tests.aggregator.small_run import SmallRun, layout_of, plain_fedbuff
 from tests.aggregator.test_store import commit, everything_of, opened
@@ -74,6 +75,18 @@ def test_multi_krum_picks_what_brute_force_picks(seed: int, size: tuple[int, int
     rows = random_rows(seed, count)
     expected = rows[krum_by_hand(rows, f)].mean(axis=0)
     np.testing.assert_allclose(combined(multi_krum(), rows), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [5, 40])
+def test_distances_of_updates_that_are_nearly_the_same_are_those_of_their_differences(count: int) -> None:
+    rng = np.random.default_rng(count)
+    rows = (1024 + rng.integers(-9, 9, (count, 3000)) * 2.0**-13).astype(np.float32)
+    rows[0] = 1e9
+    rows[2] = rows[1]
+    exact = [[np.sum((one - other) ** 2) for other in rows.astype(float)] for one in rows.astype(float)]
+    found = _squared_distances(list(rows), [1.0] * count, rows.shape[1])
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+    assert found[1, 2] == 0.0
 
 
 def test_small_numbers_by_hand() -> None:
@@ -188,6 +201,18 @@ def test_a_buffer_that_does_not_fit_is_refused_and_the_automatic_one_stays_withi
     for number in range(200):
         run.deliver(f"client-{number}", 1.0, base_version=0)
     assert run.state.tempo.buffer_size == 6
+
+
+@each
+def test_an_automatic_buffer_is_one_that_a_rule_is_soon_done_with_and_a_set_one_is_as_it_is_set(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_updates, "_MOST_AUTOMATIC", 6)
+    run = SmallRun(ALL[name](staleness=constant()))
+    for number in range(200):
+        run.deliver(f"client-{number}", 1.0, base_version=0)
+    assert run.state.tempo.buffer_size == 6
+    assert SmallRun(ALL[name](buffer_size=7)).state.tempo.buffer_size == 7
 
 
 @each
