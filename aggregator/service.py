@@ -41,6 +41,7 @@ __all__ = ["AggregatorService", "Ending"]
 log = logging.getLogger("fedmq.aggregator")
 
 _TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing that they do is finer than that
+_VERSIONS_AT_ONCE = 100  # that have a line of the log; then one a second has
 _LOOK_SECONDS = 1.0  # between two looks for who leaves the quarantine
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that follows it ends within five
@@ -129,6 +130,7 @@ class AggregatorService:
             disk=self._disk, publisher=publisher, transfers=transfers, door=self._door, sparing=sparing,
             most_bytes=most_message_bytes, step=step, now=self.now,
         )  # fmt: skip
+        self._versions_said = Sparing(_VERSIONS_AT_ONCE, 1.0)
         self._look_at = 0.0  # for who leaves the quarantine
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
@@ -362,8 +364,9 @@ class AggregatorService:
             self._publisher.measured(version, metrics)
         for record in done.news.versions:
             at_work = self._core.state.tempo.clients_at_work
-            log.info("version=%d updates=%d why=%s clients_at_work=%.1f",
-                     record.version, len(record.updates), record.why, at_work)  # fmt: skip
+            if (left_out := self._versions_said.line("", self.now())) is not None:
+                log.info("version=%d updates=%d why=%s clients_at_work=%.1f left_out=%d",
+                         record.version, len(record.updates), record.why, at_work, left_out)  # fmt: skip
             self.on_version(record)
 
     def _disk_failed(self, error: StoreError, now: float) -> None:

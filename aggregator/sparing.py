@@ -1,4 +1,4 @@
-"""Lines of a log about one thing that happens again and again: a stranger must not fill the disk with them."""
+"""Lines of a log about one thing that happens again and again: nobody else must be able to fill the disk with them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _IN_ALL_PER_SECOND, _IN_ALL_AT_ONCE = 5.0, 500.0
 
 
 class Sparing:
-    """Which lines are written: for each key so many at once, then one in ten seconds; and five a second in all."""
+    """Which lines are written: for each key so many at once, then one in `seconds`; and five a second in all."""
 
-    def __init__(self, at_once: int = _AT_ONCE) -> None:
-        self._buckets = Buckets(1.0 / _SECONDS, at_once)
+    def __init__(self, at_once: int = _AT_ONCE, seconds: float = _SECONDS) -> None:
+        self._buckets = Buckets(1.0 / seconds, at_once)
         self._in_all = Buckets(_IN_ALL_PER_SECOND, _IN_ALL_AT_ONCE)
         self._left_out: Counter[str] = Counter()
 

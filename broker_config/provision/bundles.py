@@ -55,6 +55,8 @@ client_id = {id}
 """
 _REVOKED = """
 [aggregator]
+# Of each device: what comes faster waits, and is not lost. Take it away, or set another, as your devices need.
+client_updates_per_minute = 240
 revoked_file = "{revoked}"
 """
 

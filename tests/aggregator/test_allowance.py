@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.allowance import DAY_SECONDS, Allowance, Allowances
 from fedmq.aggregator.buckets import Buckets
 from fedmq.aggregator.clipping import Bound
@@ -17,7 +19,8 @@ from fedmq.aggregator.quarantine import QuarantineRule
 from fedmq.aggregator.sparing import Sparing
 from fedmq.aggregator.store import Store
 from fedmq.schemas.messages import Later, Missing
-from tests.aggregator.small_run import SmallRun, plain_fedbuff
+from tests.aggregator.door import LAYOUT, VERSION, Door
+from tests.aggregator.small_run import RUN, SmallRun, plain_fedbuff
 
 
 def limited(
@@ -198,3 +201,26 @@ def test_whoever_makes_up_a_new_name_for_each_line_fills_no_log() -> None:
     written = [name for n, name in enumerate(names) if sparing.line(name, n / 1000) is not None]
     assert 500 <= len(written) <= 500 + 5 * 20
     assert max(map(len, sparing._buckets._left)) == 100
+
+
+def test_versions_have_a_line_each_at_a_usual_pace_and_one_a_second_beyond_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = Door(tmp_path, Rules(RUN, LAYOUT), strategy=plain_fedbuff(1))
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.message.startswith("version=")]
+
+    with caplog.at_level(logging.INFO):
+        for _ in range(200):
+            door.say(door.offer(), seconds=1.0)
+        assert len(lines()) == 200
+        for _ in range(500):
+            door.say(door.offer(), seconds=0.01)
+    assert door.state.version == VERSION + 700
+    assert 100 <= len(lines()) - 200 <= 110
+    door.work(5.0)
+    with caplog.at_level(logging.INFO):
+        door.say(door.offer())
+    left_out = sum(int(line.rpartition("left_out=")[2]) for line in lines())
+    assert len(lines()) + left_out == 701

@@ -171,6 +171,7 @@ def test_settings_are_the_users_once_they_are_written(provision: Provision) -> N
     assert settings.task == provision.root / "aggregator" / "task.py"
     assert settings.broker.url == "mqtts://[::1]:8884"
     assert settings.aggregator.revoked_file == provision.root / "aggregator" / "revoked"
+    assert settings.aggregator.client_updates_per_minute == 240
     file.write_text(file.read_text() + "publish_interval = 2.0\n")
     before = file.read_bytes()
     said = provision("--host", "10.0.0.7")
