@@ -25,6 +25,7 @@ class Fence:
         incarnation: its own.
         replaces: runs whose head it may overwrite; None for any.
         predecessors: incarnations of aggregators that have worked in its folder: a broker may remember any of them.
+        new: nothing of its run was ever shown, so that nothing is lost if it does not begin.
 
     Attributes:
         open: whether updates may be taken, in this connection.
@@ -38,6 +39,8 @@ class Fence:
         incarnation: str,
         replaces: frozenset[str] | None = frozenset(),
         predecessors: frozenset[str] = frozenset(),
+        *,
+        new: bool = False,
     ) -> None:
         self.open = False
         self.replaced: str | None = None
@@ -50,6 +53,8 @@ class Fence:
         self._head: Head | None = None
         self._progress: Progress | None = None
         self._unreadable = ""
+        self._new = new
+        self._unverified = ""
         self._unmarked: set[str] = set()
         self._predecessors = set(predecessors)  # and those that were here before this one came
         self._farewells: dict[str, int] = {}
@@ -61,7 +66,7 @@ class Fence:
         self._doubt = False
         self._head = None
         self.shown = self._progress = None
-        self._unreadable = ""
+        self._unreadable = self._unverified = ""
         self._unmarked = set()
 
     @property
@@ -84,6 +89,15 @@ class Fence:
         """What the broker shows cannot be read: nobody knows what it would replace."""
         if not self.open:
             self._unreadable = why
+
+    def unverified(self, topic: str) -> None:
+        """What the broker shows there was signed by somebody whose key is not known.
+
+        A run that has worked goes on beside it: a broker can show anything. But a new one may be here because the
+        folder of the run that is shown was left behind, and would end that run for its devices.
+        """
+        if self._new and not self._passed:
+            self._unverified = topic
 
     def head(self, head: Head) -> None:
         """What the broker shows as the newest model."""
@@ -144,6 +158,13 @@ class Fence:
             return (
                 f"the broker shows a model of this federation that this FedMQ cannot read ({self._unreadable}); update"
                 " FedMQ, or put this run in its place with --replace"
+            )
+        if self._unverified and self._replaces is not None:
+            return (
+                f"this folder holds a new run, and the broker shows on {self._unverified} what is signed with no key in"
+                " aggregator_keys_file: most likely it is this federation's run, which the devices work for; put the"
+                " folder of that run (runs/ of the aggregator before) in the place of this one, it goes on with new"
+                " keys too, or put this new run in its place with --replace"
             )
         if other is not None:
             self.open = self._replaces is None or other.run in self._replaces

@@ -122,6 +122,11 @@ class Gate:
             raise
         return None
 
+    def unverified(self, topic: str) -> None:
+        """A message that came there is not signed with a known key."""
+        if topic in (self._topics.aggregator, self._topics.model, self._topics.progress):
+            self._fence.unverified(topic)
+
     def decide(
         self, run: str, version: int, digest_of: Callable[[str], str | None], accepted: int, verdicts: int
     ) -> tuple[str | None, str | None]:

@@ -261,6 +261,10 @@ class AggregatorService:
         """A message was not signed as it has to be. It has no verdict: who sent it may be anyone."""
         self._door.forged(topic)
 
+    def unverified(self, topic: str) -> None:
+        """The same, and it is signed: with a key that is not known."""
+        self._gate.unverified(topic)
+
     def stop(self, ending: Ending) -> None:
         """Commit if that is soon done, say goodbye, end. What is not committed will be offered again.
 

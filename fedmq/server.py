@@ -224,6 +224,8 @@ class Aggregator:
         if keys is not None:
             at_work = AtWork(settings.run_folder / "session-at-work")
             link = signed = signed_for_the_aggregator(link, topics, keys, session, at_work)
+        # A run that worked before there were keys has no session; what it has judged says that it is not new.
+        new = at_work is not None and at_work.session == 0 and state.version == 0 and state.verdicts == 0
         evaluate = self._evaluation(state.layout)
 
         def let_in() -> bool:
@@ -254,7 +256,7 @@ class Aggregator:
                 limits(rules, self.strategy.clip),
             ),
             incarnation=incarnation,
-            fence=Fence(incarnation, replaces, self._store.predecessors(incarnation)),
+            fence=Fence(incarnation, replaces, self._store.predecessors(incarnation), new=new),
             store=self._store,
             transfers=self._transfers,
             revoked=revoked,
@@ -267,7 +269,7 @@ class Aggregator:
             step=self._step,
         )
         if signed is not None:
-            signed.on_refused = service.refused
+            signed.on_refused, signed.on_unverified = service.refused, service.unverified
         return service
 
     def _evaluation(self, layout: Layout) -> Evaluate | None:

@@ -24,6 +24,7 @@ log = logging.getLogger("fedmq.signing")
 
 _MOST_REFUSED = 32  # at a time: whoever sends nothing else must not keep the owner from its work
 
+_UNSIGNED = "it is not signed"
 _OLD = "it is an old one, repeated: its author has started again since"
 
 Fresh = Callable[[str, int, str], bool]
@@ -45,6 +46,7 @@ class SignedLink(LinkInFront):
     Attributes:
         refused: how many messages were refused.
         on_refused: called for each, with its topic and why, as a sentence.
+        on_unverified: called too, with its topic, for what is signed with no known key, or cannot be read at all.
         on_outlived: called in its place for what an earlier start has left on `own`: its word, then its last will.
 
     """
@@ -61,6 +63,7 @@ class SignedLink(LinkInFront):
     ) -> None:
         self.refused = 0
         self.on_refused: Callable[[str, str], None] = lambda topic, why: None
+        self.on_unverified: Callable[[str], None] = lambda topic: None
         self.on_outlived: Callable[[], None] = lambda: None
         super().__init__(link)
         self._topics = topics
@@ -108,7 +111,7 @@ class SignedLink(LinkInFront):
             return "its header cannot be read"
         who = author(self._topics, message.topic)
         if signed is None:
-            return None if self._unsigned(message.topic) else "it is not signed"
+            return None if self._unsigned(message.topic) else _UNSIGNED
         key = self._keys.verify(who, signed.content, signed.signature)
         if key is None:
             return f"it is not signed with a known key of {'the aggregator' if who == AGGREGATOR else 'its client'}"
@@ -123,6 +126,8 @@ class SignedLink(LinkInFront):
         if self._said[why].bit_count() == 1:
             log.error("refused topic=%s times=%d detail=%r", topic, self._said[why], why)
         self.on_refused(topic, why)
+        if why not in (_UNSIGNED, _OLD):
+            self.on_unverified(topic)
 
 
 def in_order(topics: Topics, newest: Newest) -> Fresh:

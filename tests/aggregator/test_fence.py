@@ -170,6 +170,34 @@ def test_what_cannot_be_read_keeps_it_closed_unless_anything_may_be_replaced() -
         assert opens or (why is not None and "plan.warmup: Extra inputs" in why)
 
 
+@pytest.mark.parametrize(
+    ("new", "replaces", "opens"),
+    [(True, frozenset(), False), (False, frozenset(), True), (True, None, True)],
+    ids=["a new run", "one that goes on", "one that may replace any"],
+)
+def test_what_cannot_be_verified_keeps_a_new_run_from_taking_its_place(
+    new: bool, replaces: frozenset[str] | None, opens: bool
+) -> None:
+    fence = Fence(OWN, replaces, new=new)
+    fence.connected()
+    fence.unverified("fedmq/f/model")
+    why = decided(fence)
+    assert fence.open is opens
+    assert (why is None) is opens
+    assert opens or "this folder holds a new run, and the broker shows on fedmq/f/model" in (why or "")
+
+
+def test_a_new_run_that_was_let_in_is_not_stopped_by_what_cannot_be_verified() -> None:
+    fence = Fence(OWN, new=True)
+    fence.connected()
+    assert decided(fence) is None
+    fence.unverified("fedmq/f/model")
+    fence.connected()
+    fence.unverified("fedmq/f/model")
+    assert decided(fence) is None
+    assert fence.open
+
+
 def test_the_progress_alone_tells_of_another_run_and_of_more_than_is_known() -> None:
     shown = {"version": 3, "state": "training", "strategy": "fedbuff"}
     for progress, says in (

@@ -162,6 +162,7 @@ class World:
             will = Will(will.topic, sealed(will.topic, will.payload, session, keys.sign))
         self._inner = [broker.link("aggregator", will=will, max_message_bytes=max_message_bytes)]
         self.at_work = at_work or AtWork(None)
+        new = AGGREGATOR in signing and self.at_work.session == 0 and state is None
         self.links: list[Link] = [self._inner[0]]
         if AGGREGATOR in signing:
             self.links = [signed_for_the_aggregator(self._inner[0], TOPICS, keys, session, self.at_work)]
@@ -171,13 +172,14 @@ class World:
             core=self.core,
             publisher=Publisher(self.links[0], TOPICS, Plan(retrain_after=1.0), codec_named("float32"), interval=0.5),
             incarnation=incarnation,
-            fence=Fence(incarnation, replaces),
+            fence=Fence(incarnation, replaces, new=new),
             revoked=Revoked(revoked),
             let_in=lambda: AGGREGATOR not in signing or self.at_work.begin(session),
             clock=self._clock,
         )
         if isinstance(self.links[0], SignedLink):
             self.links[0].on_refused = self.aggregator.refused
+            self.links[0].on_unverified = self.aggregator.unverified
         self.clients = {name: self._client(name, signs=name in signing) for name in DEVICES}
         for link in self.links:
             link.open()

@@ -223,5 +223,51 @@ def test_once_it_was_let_in_with_signatures_an_aggregator_reads_nothing_without_
     assert again.aggregator.ended is None
 
 
+@pytest.mark.parametrize("topic", SHOWN)
+def test_a_new_run_does_not_begin_beside_what_it_cannot_verify(topic: str) -> None:
+    broker = HostileBroker()
+    first = World(broker, RUN, 1)
+    assert work(first)
+    first.end()
+    theirs = [one for one in forged(shown(broker)) if one.topic == topic and _signed(one)]
+    broker.retained.clear()
+    broker.plant(theirs[-1])
+    second = World(broker, NEXT_RUN, 2, replaces=frozenset())
+    assert not work(second)
+    assert second.aggregator.ended is not None
+    assert f"the broker shows on {topic} what is signed with no key" in second.aggregator.ended.why
+    second.end()
+    third = World(broker, NEXT_RUN, 3, replaces=None)
+    assert work(third)
+    # From then on, a broker can show whatever it likes.
+    for message in theirs:
+        third.cut(AGGREGATOR)
+        broker.plant(message)
+        third.run(lambda: False, seconds=3.0)
+    assert work(third)
+    third.end()
+    state = third.core.state
+    again = World(broker, NEXT_RUN, 4, third.outboxes, state=state, at_work=third.at_work, replaces=frozenset())
+    broker.plant(theirs[-1])
+    assert work(again)
+
+
+@pytest.mark.parametrize("signing", [(), (AGGREGATOR, *DEVICES)], ids=["without keys", "with keys"])
+def test_a_new_run_does_not_begin_beside_one_that_signs_or_not_as_it_does_not(signing: tuple[str, ...]) -> None:
+    broker = HostileBroker()
+    there = (AGGREGATOR, *DEVICES) if not signing else ()
+    first = World(broker, RUN, 1, signing=there)
+    assert work(first)
+    first.end()
+    second = World(broker, NEXT_RUN, 2, signing=signing, replaces=frozenset())
+    assert not work(second)
+    assert second.aggregator.ended is not None
+    assert "the broker shows another run of this federation" in second.aggregator.ended.why
+
+
+def _signed(message: Message) -> bool:
+    return "signature" in split(memoryview(message.payload))[0]
+
+
 def _run(message: Message) -> object:
     return split(memoryview(message.payload))[0]["run"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -246,3 +247,53 @@ def test_keys_change_while_all_work_and_everything_heard_is_signed(at_work: tupl
     assert watch.refused == 0
     assert watch.progress is not None
     assert "signature" not in watch.progress.rejected
+
+
+def test_the_run_of_a_stolen_aggregator_goes_on_with_new_keys_and_none_takes_its_place(
+    at_work: tuple[Secure, Watch],
+) -> None:
+    secure, watch = at_work
+    both, bundle, aside = ("dev-1", "dev-2"), secure.root / "aggregator", secure.folder / "aside"
+    watched(watch, lambda: all(accepted(watch, each) >= 1 for each in both), "updates of both", secure)
+    secure.programs[-3].terminate()
+    assert secure.programs[-3].ends() == 0
+    run = read_run(bundle / "runs" / "f").run
+
+    # By mistake, the run goes with the keys.
+    shutil.move(bundle, aside)
+    secure.provision("--renew", "aggregator")
+    secure.provision("--renew", "aggregator")
+    for _ in range(2):  # it leaves a version 0 in its folder, which is still new the second time
+        new = secure.aggregator()
+        assert new.ends() == 1
+        assert "this folder holds a new run, and the broker shows on fedmq/f/" in new.log
+        assert "or put this new run in its place with --replace" in new.log
+        assert "connected run=" not in new.log
+
+    shutil.rmtree(bundle / "runs")
+    shutil.move(aside / "runs", bundle / "runs")
+    secure.aggregator().says(f"connected run={run}")
+    goals = {each: accepted(watch, each) + 3 for each in both}
+    watched(watch, lambda: all(accepted(watch, each) >= goals[each] for each in both), "more of both", secure)
+    assert watch.progress is not None
+    assert watch.progress.run == run
+    assert "wrong_run" not in watch.progress.rejected
+
+
+def test_the_keys_of_a_stolen_aggregator_alone_are_taken_away(at_work: tuple[Secure, Watch]) -> None:
+    """As the page on security says."""
+    secure, watch = at_work
+    bundle = secure.root / "aggregator"
+    watched(watch, lambda: accepted(watch, "dev-1") >= 1, "an update", secure)
+    secure.programs[-3].terminate()
+    assert secure.programs[-3].ends() == 0
+    run = read_run(bundle / "runs" / "f").run
+    stolen = {name: (bundle / name).read_bytes() for name in ("password", "signing.pem", "identity.pem")}
+    for name in stolen:
+        (bundle / name).unlink()
+    secure.provision("--renew", "aggregator")
+    secure.provision("--renew", "aggregator")
+    assert all((bundle / name).read_bytes() != content for name, content in stolen.items())
+    secure.aggregator().says(f"connected run={run}")
+    goal = accepted(watch, "dev-1") + 2
+    watched(watch, lambda: accepted(watch, "dev-1") >= goal, "more of it", secure)
