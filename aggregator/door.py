@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from fedmq.aggregator.attention import Attention, Wasted
@@ -13,7 +13,7 @@ from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.sparing import Sparing
 from fedmq.schemas.errors import ProtocolError, Reason
-from fedmq.schemas.messages import Later, Need, Offer, Part
+from fedmq.schemas.messages import Later, Need, Offer, Part, UpdateId
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode
 
@@ -23,6 +23,7 @@ log = logging.getLogger("fedmq.aggregator")
 
 _REST_SECONDS = 1.0  # between two messages of a client in quarantine that are looked at
 _LONGEST_SECONDS = 300.0  # until a client in quarantine offers again
+_AGAIN_SECONDS = 1.0  # the same when it is not there any more
 
 
 class Door:
@@ -63,6 +64,7 @@ class Door:
         self._now = now
         # Refusals, by client and reason: the core or its buffer may be a thread's when there is one.
         self._uncounted: Counter[tuple[str, Reason]] = Counter()
+        self._waiting: dict[str, UpdateId] = {}  # of clients in quarantine, what was put off last
         self._left_out: Counter[str] = Counter()  # messages that were not read, and no line of the log has said so
 
     def holds(self, client_id: str) -> bool:
@@ -78,7 +80,8 @@ class Door:
             said, _ = decode(payload, Offer, Part, Need)
             if isinstance(said, Offer):
                 left = self.core.state.quarantine.held[client_id].until - self._now()
-                # It may be released at any moment, and is to notice that.
+                self._waiting[client_id] = said.update
+                # It is told when it is released; but a message may be lost.
                 return Later(update=said.update, reason="quarantine", seconds=min(max(left, 1.0), _LONGEST_SECONDS))
         self.core.state.later["quarantine"] += 1
         return None
@@ -137,6 +140,12 @@ class Door:
             self._attention.again(client_id)
             log.warning("quarantine ended client=%s why=%r", client_id, why)
         return bool(gone or asked)
+
+    def heard_again(self) -> Iterator[tuple[str, Later]]:
+        """Who was put off because of a quarantine that is over, and what to tell each, so that it offers again soon."""
+        for client_id in [each for each in self._waiting if not self.holds(each)]:
+            update = self._waiting.pop(client_id)
+            yield client_id, Later(update=update, reason="quarantine", seconds=_AGAIN_SECONDS)
 
     def committing(self) -> None:
         """All who were let go until now are out in the commit that begins."""

@@ -288,6 +288,9 @@ class Reception:
             self._commits.judged(now)
             if self.core.strategy.cohort and self._gate.open:
                 self._link.subscribe(self._topics.statuses)  # theirs were not read: the broker shows them again
+        if self._gate.online:
+            for client_id, later in self._door.heard_again():
+                self._tell(client_id, later)
         self._publisher.unheard(self._door.out())
 
     def _turn_away(self, client_id: str, offer: Offer) -> None:
@@ -438,6 +441,9 @@ class Reception:
     def _reply(self, client_id: str, answer: Missing | Later) -> None:
         if isinstance(answer, Later):
             self.core.state.later[answer.reason] += 1
+        self._tell(client_id, answer)
+
+    def _tell(self, client_id: str, answer: Missing | Later) -> None:
         replies = Replies()
         replies.add(client_id, answer)
         self.answer(replies)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fedmq.edge_client.actions import Action, Delete, Renew, SendOffer, SendPart
 from fedmq.edge_client.budget import OFFER_BYTES, Allowance
 from fedmq.edge_client.upload import Upload
+from fedmq.schemas.errors import LaterReason
 from fedmq.schemas.messages import Missing, Offer, Receipt, Reply, UpdateId
 from fedmq.schemas.parts import GRAIN
 
@@ -24,6 +25,7 @@ _UNANSWERED = 8  # offers on their way at a time
 _IN_PARTS = 3  # updates in parts on their way: one is sent while two that were sent before it wait for their receipts
 _AHEAD_SECONDS = 2.0  # of the link that the parts on their way may take: what is sent behind them waits as long
 _LEAST_PART = 4 * GRAIN
+_LONG: tuple[LaterReason, ...] = ("quarantine", "quota")  # of which people are to hear, the worse one first
 _MORNING = 600.0  # within so many seconds of a new day everybody goes on: not all at once
 
 
@@ -70,6 +72,7 @@ class _Pending:
     upload: Upload | None = None  # of an update that goes in parts
     missing: int = 0  # bytes, by the last answer
     morning: Morning | None = None  # until which it was put off
+    later: LaterReason | None = None  # why it is not taken now, by the last answer
 
     def in_parts(self, now: float) -> Upload | None:
         """How it goes in parts; None if it does not, was put off, or waits for an answer no longer."""
@@ -125,6 +128,12 @@ class Offers:
         """Whether one that was trained on this version has no verdict."""
         return any(pending.base == (run, version) for pending in self._pending.values())
 
+    @property
+    def put_off(self) -> LaterReason | None:
+        """Whether this device is in quarantine or has had its quota, as far as it was told; None if neither."""
+        reasons = {pending.later for pending in self._pending.values()}
+        return next((reason for reason in _LONG if reason in reasons), None)
+
     def sending(self) -> tuple[int, int, int] | None:
         """The number of the update that goes in parts, how many of its bytes are there, and how many it has.
 
@@ -150,12 +159,15 @@ class Offers:
     def reply(self, reply: Reply, allowance: Allowance, now: float) -> list[Action]:
         """What became of offers."""
         actions: list[Action] = []
+        if self._quarantine_is_over(reply):
+            self.greet(now)
         for receipt in reply.receipts:
             actions += self._receipt(receipt, now)
         for later in reply.later:
             pending = self._find(later.update)
             if pending is not None:
                 pending.next_at = now + later.seconds * self._random.uniform(1.0, 1.5)
+                pending.later = later.reason
                 pending.unanswered = pending.crowded = False
                 if pending.upload is not None:
                     pending.upload.cut_off()
@@ -163,7 +175,7 @@ class Offers:
             pending = self._find(missing.update)
             if pending is None or not missing.ranges:
                 continue
-            pending.crowded = False
+            pending.crowded, pending.later = False, None
             if pending.size <= self.part_bytes:
                 pending.next_at, pending.with_body, pending.unanswered = now, True, False
             else:
@@ -216,6 +228,18 @@ class Offers:
     def deadline(self) -> float | None:
         """When the next is due."""
         return min((pending.next_at for pending in self._pending.values()), default=None)
+
+    def _quarantine_is_over(self, reply: Reply) -> bool:
+        """Whether an update that waits because of it has another answer now; then none waits because of it."""
+        answered = [later.update for later in reply.later if later.reason != "quarantine"]
+        answered += [receipt.update for receipt in reply.receipts]
+        answered += [missing.update for missing in reply.missing]
+        found = [self._find(update) for update in answered]
+        if not any(pending is not None and pending.later == "quarantine" for pending in found):
+            return False
+        for pending in self._pending.values():
+            pending.later = None if pending.later == "quarantine" else pending.later
+        return True
 
     def _held_until(self, now: float) -> float | None:
         """When another update in parts may be offered if nothing is heard until then; None if it may be at once.

@@ -1,4 +1,4 @@
-"""What a device says of how it fares: no model yet, how far a transfer is, a day's bytes that do not suffice."""
+"""What a device says of how it fares: no model yet, how far a transfer is, why it waits for another day."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fedmq.edge_client.estimate import update_bytes
 from fedmq.edge_client.fetch import Fetch
 from fedmq.edge_client.meter import Meter
 from fedmq.edge_client.shown import Shown
+from fedmq.edge_client.turned_away import OVER_QUOTA, of_quarantine
+from fedmq.schemas.errors import LaterReason
 from fedmq.schemas.layout import Layout
 from fedmq.schemas.messages import Head
 
@@ -48,6 +50,7 @@ class Remarks:
         self._quiet = ""  # as it was said, until there is one
         self._shortage: Shortage | None = None  # that was said
         self._pause = ""  # as it was said
+        self._put_off: LaterReason | None = None  # that was said
         self._foreseen = False  # whether a day's bytes suffice for one update
         self._sending: int | None = None  # the number of the update whose sending was said
 
@@ -72,6 +75,7 @@ class Remarks:
             self._quiet = ""
         self._shown.transfers(self._transfers(), now)
         self._say_pause()
+        self._say_put_off()
 
     def begins(self, layout: Layout, head: Head) -> None:
         """A training begins: before the first one, say if no day has room for what it will make.
@@ -128,3 +132,24 @@ class Remarks:
                 self._shown.say(detail="")
         if self._shortage is not None and self._shown.status.detail != self._pause:
             self._shown.say(detail=self._pause)  # as long as it lasts, whatever else happens
+
+    def _say_put_off(self) -> None:
+        """What the aggregator holds against this device, or that it has had enough of it for today."""
+        before, now = self._put_off, self._core.offers.put_off
+        said = self._of(now)
+        if now != before:
+            self._put_off = now
+            if now is None:
+                log.info("heard again client=%s: what waited is offered now", self._client_id)
+            else:
+                level = logging.WARNING if now == "quarantine" else logging.INFO
+                log.log(level, "waiting client=%s reason=%s detail=%r", self._client_id, now, said)
+            if not said and self._shown.status.detail == self._of(before):
+                self._shown.say(detail="")
+        if said and self._shortage is None and self._shown.status.detail != said:
+            self._shown.say(detail=said)  # as long as it lasts, whatever else happens
+
+    def _of(self, put_off: LaterReason | None) -> str:
+        if put_off is None:
+            return ""
+        return of_quarantine(self._client_id) if put_off == "quarantine" else OVER_QUOTA

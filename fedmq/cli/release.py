@@ -1,4 +1,7 @@
-"""Let a client out of quarantine, on the machine of the aggregator: it is listened to again within a second."""
+"""Let a client out of quarantine, on the machine of the aggregator.
+
+Within a second it is listened to again, and told so: a device that is connected offers what waits within a few more.
+"""
 
 from __future__ import annotations
 

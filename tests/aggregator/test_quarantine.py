@@ -285,6 +285,27 @@ def test_somebody_lets_a_client_out(tmp_path: Path) -> None:
     door.end()
 
 
+@pytest.mark.parametrize("how", ["its time is over", "somebody releases it"])
+def test_whoever_was_put_off_is_told_once_to_offer_again_when_it_is_over(tmp_path: Path, how: str) -> None:
+    door = Door(tmp_path, RULES, stored=True)
+    hostile(door)
+    offer = door.offer()
+    assert door.ask(offer) == "quarantine"
+    counted = door.state.later["quarantine"]
+    door.answers.clear()
+    if how == "its time is over":
+        door.work(3700.0)
+    else:
+        Releases(tmp_path / "run").ask(CLIENT)
+        door.work(2.0)
+    (told,) = door.answers
+    assert isinstance(told, Later)
+    assert (told.update, told.reason, told.seconds) == (header_of(offer).update, "quarantine", 1.0)
+    assert door.state.later["quarantine"] == counted, "nothing was offered"
+    assert door.ask(offer) is None
+    door.end()
+
+
 def test_a_wish_waits_for_an_aggregator(tmp_path: Path) -> None:
     door = Door(tmp_path, RULES, stored=True)
     hostile(door)

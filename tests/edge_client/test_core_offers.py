@@ -74,6 +74,33 @@ def test_later_is_obeyed_also_when_another_update_gets_its_receipt() -> None:
     assert offers(core.tick(due)) == [SendOffer(0, with_body=False)]
 
 
+def test_when_one_update_shows_that_a_quarantine_is_over_the_others_are_offered_too() -> None:
+    core = connected_core(offer(0), offer(1), offer(2))
+    core.head(head(0), True, 0.0)  # it trains, so that offers are all that is due
+    core.tick(1.0)
+    core.reply(later(0, 300.0, "quarantine"), 1.1)
+    core.reply(later(1, 300.0, "quarantine"), 1.1)
+    core.reply(accepted(2), 1.2)  # it was judged before
+    assert core.offers.put_off == "quarantine"
+    assert offers(core.tick(200.0)) == []
+    core.reply(later(1, 1.0, "quarantine"), 200.0)  # as when it is over
+    assert core.offers.put_off == "quarantine"
+    assert offers(core.tick(201.5)) == [SendOffer(1, with_body=False)]
+    core.reply(accepted(1), 201.6)
+    assert core.offers.put_off is None
+    assert offers(core.tick(202.7)) == [SendOffer(0, with_body=False)]
+
+
+def test_a_quota_lasts_until_an_update_that_waits_for_it_has_another_answer() -> None:
+    core = connected_core(offer(0), offer(1))
+    core.tick(1.0)
+    core.reply(later(1, 3600.0, "quota"), 1.1)
+    core.reply(accepted(0), 1.2)
+    assert core.offers.put_off == "quota"
+    core.reply(missing(1, (0, 4)), 6000.0)
+    assert core.offers.put_off is None
+
+
 def test_a_receipt_ends_it_whatever_the_verdict() -> None:
     core = connected_core(offer(0), offer(1))
     core.tick(1.0)

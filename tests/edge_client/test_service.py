@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,10 +20,11 @@ from fedmq.edge_client.outbox import Outbox
 from fedmq.edge_client.runner import Job
 from fedmq.edge_client.service import ClientService
 from fedmq.edge_client.training import NumpyTrainer
-from fedmq.schemas.errors import ProtocolError, Reason
+from fedmq.schemas.errors import LaterReason, ProtocolError, Reason
 from fedmq.schemas.layout import Entry, Layout
 from fedmq.schemas.messages import (
     Head,
+    Later,
     LayoutNotice,
     Missing,
     Offer,
@@ -145,6 +147,11 @@ class Device:
     def reject(self, update: UpdateId, reason: Reason, times: int = 1) -> None:
         receipt = Receipt(update=update, verdict="rejected", reason=reason)
         self.say(TOPICS.reply("dev"), encode(Reply(run=RUN, incarnation="1" * 32, receipts=(receipt,) * times)))
+        self.wait(0.1)
+
+    def put_off(self, update: UpdateId, reason: LaterReason) -> None:
+        later = Later(update=update, reason=reason, seconds=300.0)
+        self.say(TOPICS.reply("dev"), encode(Reply(run=RUN, incarnation="1" * 32, later=(later,))))
         self.wait(0.1)
 
     def accept(self, update: UpdateId) -> None:
@@ -384,6 +391,37 @@ def test_a_login_that_is_not_taken_names_the_way_out(
     device.service.handle(Disconnected("the broker at b:1 says no", login_refused=refused))
     assert "the broker at b:1 says no" in caplog.messages[-1]
     assert ("ask its operator for a new bundle" in caplog.messages[-1]) == refused
+
+
+@pytest.mark.parametrize(
+    ("reason", "level", "says"),
+    [
+        ("quarantine", "WARNING", "the operator ends it with `fedmq release dev` on the aggregator's machine"),
+        ("quota", "INFO", "the aggregator takes no more updates of this device today"),
+    ],
+)
+def test_a_device_that_is_put_off_for_long_says_so_once_and_shows_it_as_long_as_it_is_so(
+    device: Device, caplog: pytest.LogCaptureFixture, reason: LaterReason, level: str, says: str
+) -> None:
+    caplog.set_level(logging.INFO, "fedmq")
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    device.put_off(device.offers[-1].update, reason)
+    assert says in device.service.complaint
+    device.snapshot(1)
+    device.wait(3.0)
+    device.finish_job()  # a training's end takes other complaints back
+    device.wait(1.0)
+    assert says in device.service.complaint
+    device.put_off(device.offers[-1].update, reason)
+    said = [line for line in caplog.records if f"waiting client=dev reason={reason}" in line.getMessage()]
+    assert [line.levelname for line in said] == [level]
+    assert says in said[0].getMessage()
+    for update in {offer.update.sequence: offer.update for offer in device.offers}.values():
+        device.accept(update)
+    assert device.service.complaint == ""
+    assert sum("heard again client=dev" in line for line in caplog.messages) == 1
 
 
 def test_a_device_that_was_taken_out_of_the_federation_ends_and_says_what_to_do(device: Device) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmq.edge_client.actions import Action, SendOffer, Train
 from fedmq.edge_client.core import ClientCore
-from fedmq.schemas.errors import Reason
+from fedmq.schemas.errors import LaterReason, Reason
 from fedmq.schemas.messages import (
     AggregatorPresence,
     ClientStatus,
@@ -80,8 +80,9 @@ def rejected(sequence: int, reason: Reason, outbox_id: str = OUTBOX) -> Reply:
     return Reply(run=RUN, incarnation="1" * 32, receipts=(receipt,))
 
 
-def later(sequence: int, seconds: float) -> Reply:
-    return Reply(run=RUN, incarnation="1" * 32, later=(Later(update=update(sequence), reason="busy", seconds=seconds),))
+def later(sequence: int, seconds: float, reason: LaterReason = "busy") -> Reply:
+    answer = Later(update=update(sequence), reason=reason, seconds=seconds)
+    return Reply(run=RUN, incarnation="1" * 32, later=(answer,))
 
 
 def missing(sequence: int, *ranges: tuple[int, int]) -> Reply:
