@@ -87,6 +87,7 @@ class Publisher:
         self._progress_at = float("-inf")
         self._rates: deque[tuple[float, int]] = deque()
         self._measured: tuple[int, Metrics] | None = None
+        self._waits = ""
         self._epoch: float | None = None  # when the run's seconds began, for people
         self._heard: OrderedDict[str, None] = OrderedDict()
 
@@ -148,6 +149,10 @@ class Publisher:
     def measured(self, version: int, metrics: Metrics) -> None:
         """The aggregator evaluated a version itself."""
         self._measured = (version, metrics)
+
+    def waits(self, what: str) -> None:
+        """What the next version waits for, if that takes long; empty if it does not."""
+        self._waits = what
 
     def due(self, version: int, finished: str | None, now: float) -> bool:
         """Whether something is to be shown now that is not."""
@@ -277,6 +282,7 @@ class Publisher:
             buffered=committed.buffered,
             goal=goal,
             limits=self._limits,
+            waits=self._waits,
             devices=committed.devices,
             devices_version=committed.devices_version,
             aggregator=self._measured[1] if self._measured else None,

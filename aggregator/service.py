@@ -30,6 +30,7 @@ from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.transfers import Transfers
 from fedmq.aggregator.vectors import Step, nothing
+from fedmq.aggregator.waiting import Waiting
 from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError, StoreError
 from fedmq.schemas.messages import AggregatorPresence
@@ -42,7 +43,7 @@ log = logging.getLogger("fedmq.aggregator")
 
 _TICK_SECONDS = 0.005  # between two ticks while there is more to read: nothing that they do is finer than that
 _VERSIONS_AT_ONCE = 100  # that have a line of the log; then one a second has
-_LOOK_SECONDS = 1.0  # between two looks for who leaves the quarantine
+_LOOK_SECONDS = 1.0  # between two looks for who leaves the quarantine, and whether a version waits for too long
 _LAST_WORD_SECONDS = 5.0  # until the broker has taken what a finished run shows last; then it is tried again
 _LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that follows it ends within five
 
@@ -131,7 +132,8 @@ class AggregatorService:
             most_bytes=most_message_bytes, step=step, now=self.now,
         )  # fmt: skip
         self._versions_said = Sparing(_VERSIONS_AT_ONCE, 1.0)
-        self._look_at = 0.0  # for who leaves the quarantine
+        self._waiting = Waiting()
+        self._look_at = 0.0  # see _LOOK_SECONDS
         self._asked: Ending | None = None
         # What is in memory is committed before anyone hears of it, version 0 too.
         self._commit(self.now())
@@ -181,6 +183,7 @@ class AggregatorService:
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._reception.let_go(now)
+                self._look_for_a_wait(now)
             wanted = self._publisher.due(core.state.version, core.state.finished, now)
             # A commit between two parts would be one for each update.
             idle = idle and now >= self._reception.coming_until
@@ -372,6 +375,13 @@ class AggregatorService:
                 log.info("version=%d updates=%d why=%s clients_at_work=%.1f left_out=%d",
                          record.version, len(record.updates), record.why, at_work, left_out)  # fmt: skip
             self.on_version(record)
+
+    def _look_for_a_wait(self, now: float) -> None:
+        if self._gate.online:
+            self._waiting.look(self._core, now)
+        else:
+            self._waiting.begin()
+        self._publisher.waits(self._waiting.said)
 
     def _disk_failed(self, error: StoreError, now: float) -> None:
         """Forget everything since the last commit; go on from there when the disk works again."""

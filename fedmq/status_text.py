@@ -51,6 +51,8 @@ def _of_run(aggregator: AggregatorPresence | None, progress: Progress | None) ->
         f" mean staleness {progress.mean_staleness:.2f},"
         f" {progress.strategy}, K = {progress.buffer_size}, goal: {progress.goal}"
     )
+    if progress.waits and not gone:
+        yield f"waits: {progress.waits}"
     if progress.limits:
         yield f"limits: {progress.limits}"
     if progress.updates:

@@ -332,6 +332,7 @@ class Progress(ProtocolMessage):
         devices: over each device's newest evaluation; `devices_version` is the newest version that any measured.
         aggregator: what the aggregator measured itself, of `aggregator_version`.
         limits: what is taken and what not, as a sentence.
+        waits: which clients the next version waits for and what to do, if that takes long, as a sentence.
         clients: the ids heard last, at most 100.
         quarantine: clients that are not listened to, at most 100.
         quarantined: how many there are.
@@ -354,6 +355,7 @@ class Progress(ProtocolMessage):
     buffered: Count = 0
     goal: Text = ""
     limits: Text = ""
+    waits: Text = ""
     devices: DeviceEvaluation | None = None
     devices_version: Count | None = None
     aggregator: Metrics | None = None

@@ -195,6 +195,7 @@ MESSAGES: dict[type[ProtocolMessage], st.SearchStrategy[Any]] = {
         buffered=counts,
         goal=texts,
         limits=texts,
+        waits=texts,
         devices=st.none()
         | st.builds(DeviceEvaluation, clients=counts, num_samples=counts, mean=metrics, spread=metrics),
         devices_version=st.none() | counts,

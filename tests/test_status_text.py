@@ -103,9 +103,9 @@ def test_nobodys_text_becomes_a_line_of_its_own_or_reaches_the_terminal() -> Non
     assert table[1].startswith(honest[1] + "  x \\x1b[2Kdev-1 online training 12 in quarantine: dev-3")
     presence = AggregatorPresence(state="online", run=RUN, incarnation="d" * 32, version=45, detail=evil)
     mean = DeviceEvaluation(clients=1, num_samples=1, mean={evil: 1.0}, spread={})
-    said = {"strategy": evil, "goal": evil, "limits": evil, "devices": mean, "aggregator": {evil: 1.0}}
+    said = {"strategy": evil, "goal": evil, "limits": evil, "waits": evil, "devices": mean, "aggregator": {evil: 1.0}}
     run = list(run_text(presence, PROGRESS.model_copy(update=said)))
-    assert len(run) == 7
+    assert len(run) == 8
     one = client_text(device).split("\n")
     assert len(one) == len(client_text(DEVICE).split("\n")) + 1  # the detail
     assert all(line.isprintable() for line in [*table, *run, *one, failed("dev-2", evil)])
