@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -119,6 +120,12 @@ class AggregatorSettings(BaseModel):
                 raise ConfigError(f"strategy {self.strategy!r} has no staleness: what is late is refused")
             given["staleness"] = staleness_named(self.staleness or "polynomial", self.staleness_a, self.staleness_b)
         return STRATEGIES[self.strategy](**given)
+
+    def describe_strategy(self) -> str:
+        """The strategy and those of its settings that are set, in one line, such as "multi_krum, hostile = 0.3"."""
+        names = _strategy_settings() | {"staleness", "staleness_a", "staleness_b"}
+        given = {name: value for name in sorted(names) if (value := getattr(self, name)) is not None}
+        return ", ".join([self.strategy, *(f"{name} = {json.dumps(value)}" for name, value in given.items())])
 
     def longest(self) -> Bound | None:
         """The bound on the norm of an update; raises ConfigError as `build_strategy`."""

@@ -106,6 +106,15 @@ class Store:
                 self._tables.write([self._tables.keep("incarnations", [*known, incarnation][-64:])])
         return frozenset(known)
 
+    def last_strategy(self, described: str) -> str | None:
+        """The strategy of the last start in this folder, None before the first; `described` is that of this one."""
+        with self._translated():
+            last: str | None = self._tables.get("strategy")
+            if last != described:
+                with self._tables.transaction():
+                    self._tables.write([self._tables.keep("strategy", described)])
+        return last
+
     def load(self, layout: Layout, *, again: bool = False) -> State | None:
         """The state as of the last commit; None in a new folder.
 

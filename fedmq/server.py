@@ -122,6 +122,11 @@ class Aggregator:
             begin = Beginning(self.settings, self.task, self._store)
             plan = plan_of_a_cohort(self.settings.plan) if self.strategy.cohort else self.settings.plan
             state = begin.anew(plan, init_from) if new_run else begin.state(plan)
+            described = self.settings.aggregator.describe_strategy() if strategy is None else strategy.name
+            last = self._store.last_strategy(described)
+            if not new_run and last not in (None, described):
+                # The history does not show that from here on versions are made in another way.
+                log.warning("the strategy is another than at the last start: %s; it was %s", described, last)
             self._service = self._build(plan, state, None if replace else frozenset(state.replaced))
         except BaseException:
             self._store.close()

@@ -43,6 +43,26 @@ def test_a_plan_changed_in_the_file_reaches_running_clients_and_the_run_goes_on(
     assert [client.running for client in clients] == [True] * 3
 
 
+def test_a_start_with_another_strategy_than_the_last_says_so(fed: Federation) -> None:
+    slots = ("--set=aggregator.strategy=multi_krum", "--set=aggregator.buffer_size=5", "--set=aggregator.hostile=0.3")
+    said = "the strategy is another than at the last start: "
+    expected = {
+        (): "",
+        slots: f"{said}multi_krum, buffer_size = 5, hostile = 0.3; it was fedbuff, buffer_size = 1\n",
+        (*slots, "--set=plan.learning_rate=0.5"): "",
+        (*slots, "--set=aggregator.one_per_client=true"): f"{said}multi_krum, buffer_size = 5, hostile = 0.3, "
+        "one_per_client = true; it was multi_krum, buffer_size = 5, hostile = 0.3\n",
+        ("--new-run",): "",
+    }
+    for options, line in expected.items():
+        aggregator = fed.aggregator(*options)
+        aggregator.says("fedmq.aggregator connected")
+        assert line in aggregator.log
+        assert aggregator.log.count(said) == bool(line)
+        aggregator.terminate()
+        assert aggregator.ends() == 0
+
+
 def updates_of(run: Run) -> list[tuple[str, str, int]]:
     """Every update that counted: client, outbox, sequence; those that are in the buffer too."""
     folded = [each for record in run.history for each in record["updates"]] + run.figures["buffer"]["updates"]
