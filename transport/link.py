@@ -94,7 +94,7 @@ class Link(Protocol):
         """Start to connect; the first `poll` calls go on with it.
 
         Raises:
-            TransportError: these settings cannot work.
+            ConfigError: these settings, or the files that they name, cannot work.
 
         """
 

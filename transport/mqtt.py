@@ -79,7 +79,10 @@ class MqttLink:
         return self._carried.sent, self._carried.received
 
     def open(self) -> None:
-        """Start to connect. Raises TransportError for settings that cannot work, ConfigError for a password."""
+        """Start to connect. Raises ConfigError for settings, files or a password that cannot work.
+
+        TransportError for a will or a client id that MQTT does not have.
+        """
         if self._selector is not None:
             return
         self._settings.check()

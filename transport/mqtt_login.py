@@ -24,8 +24,7 @@ class Login:
         settings: that name the files.
 
     Raises:
-        TransportError: the certificates cannot be used.
-        ConfigError: the password cannot be read.
+        ConfigError: the certificates or the password cannot be used.
 
     """
 

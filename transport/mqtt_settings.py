@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fedmq.schemas.errors import TransportError
+from fedmq.schemas.errors import ConfigError
 
 __all__ = ["MqttSettings"]
 
@@ -64,35 +64,37 @@ class MqttSettings:
         return self.max_message_bytes if self.max_received_bytes is None else self.max_received_bytes
 
     def check(self) -> None:
-        """Raise TransportError for what no broker can make work."""
+        """Raise ConfigError for what no broker can make work."""
         if not self.host or not 0 < self.port < 65536:
-            raise TransportError(f"{self.where!r} is no broker address: a host and a port from 1 to 65535 are needed")
+            raise ConfigError(f"{self.where!r} is no broker address: a host and a port from 1 to 65535 are needed")
         if self.mqtt_version not in ("auto", "5", "3.1.1"):
-            raise TransportError(f'mqtt_version is {self.mqtt_version!r}; write "auto", "5" or "3.1.1"')
+            raise ConfigError(f'mqtt_version is {self.mqtt_version!r}; write "auto", "5" or "3.1.1"')
         if not 0 < self.keepalive_seconds < 65536:
-            raise TransportError(f"keepalive_seconds is {self.keepalive_seconds}; MQTT allows 1 to 65535")
+            raise ConfigError(f"keepalive_seconds is {self.keepalive_seconds}; MQTT allows 1 to 65535")
         if not 0 < self.max_message_bytes <= 256_000_000:
-            raise TransportError(f"max_message_bytes is {self.max_message_bytes}; MQTT allows 1 to 256000000")
+            raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; MQTT allows 1 to 256000000")
         if any(len(text.encode()) > 65535 for text in (self.username or "", self.password or "")):
-            raise TransportError("a username or password of more than 65535 bytes does not fit into MQTT")
+            raise ConfigError("a username or password of more than 65535 bytes does not fit into MQTT")
         if self.password is not None and self.username is None:
-            raise TransportError("a password without a username: MQTT 3.1.1 brokers refuse it; give both or none")
+            raise ConfigError("a password without a username: MQTT 3.1.1 brokers refuse it; give both or none")
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """The TLS context that these settings ask for, None for plain TCP; raises TransportError for unusable files."""
+        """The TLS context that these settings ask for, None for plain TCP; raises ConfigError for unusable files."""
         if not self.tls:
             return None
         try:
             context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
         except OSError as error:
-            raise TransportError(f"ca_file {self.ca_file} cannot be used: {_detail(error)}") from error
+            raise ConfigError(
+                f"ca_file {self.ca_file} cannot be used: {_detail(error)}; PEM with the broker's authority is needed"
+            ) from error
         if self.cert_file is not None:
             try:
                 # Without the callback OpenSSL would ask for an encrypted key's pass phrase on the terminal, and wait.
                 context.load_cert_chain(self.cert_file, self.key_file, password=lambda: b"")
             except OSError as error:
                 files = f"cert_file {self.cert_file} and key_file {self.key_file}"
-                raise TransportError(
+                raise ConfigError(
                     f"{files} cannot be used: {_detail(error)}; PEM files with a key that has no pass phrase are needed"
                 ) from error
         return context

@@ -15,7 +15,7 @@ from typing import Protocol
 import pytest
 
 from fedmq.broker_config.start import RunningBroker, start_broker
-from fedmq.schemas.errors import TransportError
+from fedmq.schemas.errors import ConfigError, TransportError
 from fedmq.transport.link import Connected, Disconnected, Message, Refused, Will
 from fedmq.transport.mqtt import MqttLink
 from fedmq.transport.mqtt_settings import MqttSettings
@@ -497,7 +497,7 @@ def test_many_links_fit_in_one_process(connect: Connect, embedded: RunningBroker
 )
 def test_settings_that_cannot_work_are_an_error_on_opening(changes: dict[str, object], words: str) -> None:
     link = MqttLink(replace(MqttSettings(), **changes), "ada")  # type: ignore[arg-type]
-    with pytest.raises(TransportError, match=words):
+    with pytest.raises(ConfigError, match=words):
         link.open()
 
 
