@@ -46,6 +46,7 @@ class Remarks:
         self._meter = meter
         self._shown = shown
         self._aggregator_online: bool | None = None
+        self._refused, self._refused_why = 0, ""  # messages of the aggregator, and why the last of them
         self._quiet_at: float | None = None  # when to say that there is no model
         self._quiet = ""  # as it was said, until there is one
         self._shortage: Shortage | None = None  # that was said
@@ -63,6 +64,10 @@ class Remarks:
         if self._aggregator_online != online:
             self._aggregator_online = online
             log.info("aggregator %s client=%s", "online" if online else "offline", self._client_id)
+
+    def refused(self, why: str) -> None:
+        """A message of the aggregator's was not believed."""
+        self._refused, self._refused_why = self._refused + 1, why
 
     def tick(self, now: float) -> None:
         """Say what is new, and take back what is over."""
@@ -99,7 +104,13 @@ class Remarks:
         if self._has_model or self._core.paused is not None:
             return  # one that rests takes none
         said = f"no model in federation {self._federation!r} yet: does its aggregator run, is the name right?"
-        if self._aggregator_online is not None:
+        if self._refused:
+            messages = "a message" if self._refused == 1 else f"{self._refused} messages"
+            said = (
+                f"no model in federation {self._federation!r} yet: {messages} of its aggregator refused, the last "
+                f"because {self._refused_why}; is signing.aggregator_keys_file the federation's of now?"
+            )
+        elif self._aggregator_online is not None:
             state = "online" if self._aggregator_online else "offline"
             said = f"no model in federation {self._federation!r} yet; its aggregator is {state}"
         self._quiet = said

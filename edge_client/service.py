@@ -48,6 +48,7 @@ from fedmq.schemas.messages import (
     UpdateId,
 )
 from fedmq.schemas.parts import part_bytes
+from fedmq.schemas.signing import AGGREGATOR, author
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
@@ -227,6 +228,8 @@ class ClientService:
         """A message was not signed as it has to be: people read it in the status."""
         if topic == self._topics.status(self._client_id):
             self.outlived()
+        if author(self._topics, topic) == AGGREGATOR:
+            self._remarks.refused(why)
         self._shown.say(detail=f"a message on {topic} is refused: {why}")
 
     def outlived(self) -> None:

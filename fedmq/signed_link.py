@@ -12,13 +12,13 @@ from functools import partial
 
 from fedmq.newest import Newest
 from fedmq.schemas.errors import ProtocolError
-from fedmq.schemas.signing import AGGREGATOR, SIGNATURE_BYTES, Keys, author, opened, sealed
+from fedmq.schemas.signing import AGGREGATOR, SIGNATURE_BYTES, Keys, Signed, author, opened, sealed
 from fedmq.schemas.topics import Topics
 from fedmq.session import AtWork
 from fedmq.transport.in_front import LinkInFront
 from fedmq.transport.link import Event, Link, Message
 
-__all__ = ["Fresh", "SignedLink", "in_order", "of_a_device", "of_who_looks", "signed_for_the_aggregator"]
+__all__ = ["Fresh", "SignedLink", "forged", "in_order", "of_a_device", "of_who_looks", "signed_for_the_aggregator"]
 
 log = logging.getLogger("fedmq.signing")
 
@@ -114,7 +114,7 @@ class SignedLink(LinkInFront):
             return None if self._unsigned(message.topic) else _UNSIGNED
         key = self._keys.verify(who, signed.content, signed.signature)
         if key is None:
-            return f"it is not signed with a known key of {'the aggregator' if who == AGGREGATOR else 'its client'}"
+            return _unknown_key(who)
         if not self._fresh(message.topic, signed.session, key):
             return _OLD
         return None
@@ -128,6 +128,18 @@ class SignedLink(LinkInFront):
         self.on_refused(topic, why)
         if why not in (_UNSIGNED, _OLD):
             self.on_unverified(topic)
+
+
+def forged(topics: Topics, keys: Keys, topic: str, signed: Signed | None) -> str | None:
+    """Why what came on a topic, and was opened as `signed`, is not its author's; None if it is."""
+    who = author(topics, topic)
+    if signed is None:
+        return _UNSIGNED
+    return None if keys.verify(who, signed.content, signed.signature) else _unknown_key(who)
+
+
+def _unknown_key(who: str) -> str:
+    return f"it is not signed with a known key of {'the aggregator' if who == AGGREGATOR else 'its client'}"
 
 
 def in_order(topics: Topics, newest: Newest) -> Fresh:

@@ -10,6 +10,7 @@ import os
 import time
 from pathlib import Path
 
+from fedmq.cli.check_signing import CheckedSignatures
 from fedmq.connect import mqtt_link
 from fedmq.edge_client.turned_away import of_a_login, of_an_id
 from fedmq.keys import device_keys
@@ -36,7 +37,7 @@ def check_broker(settings: Settings, client_id: str, update_size: int) -> None:
     login, so one at work on this machine is not even asked for; one elsewhere is heard before anything is sent.
 
     Raises:
-        ConfigError: a key cannot be read.
+        ConfigError: a key cannot be read, or none that it has is the aggregator's.
         TransportError: the broker does not let this client do its work.
 
     """
@@ -65,15 +66,19 @@ def _try(
     refused: dict[str, str] = {}
     # What is retained comes first: whoever is online there must hear of nobody else under its id.
     until, online = time.monotonic() + _RETAINED_SECONDS, False
+    signatures = CheckedSignatures(topics, client_id, keys)
     while not online and (event := link.poll(max(0.0, until - time.monotonic()))):
         _note(event, refused, where, client_id)
-        online = isinstance(event, Message) and event.topic == own and _is_online(event.payload)
+        if isinstance(event, Message):
+            online = event.topic == own and _is_online(event.payload)
+            signatures.heard(event)
     if online:
         for topic in reads:
-            print(f"  {topic:<40} {_said(refused.get(topic))}")
+            print(f"  {topic:<40} {_said(refused.get(topic), signatures.of(topic))}")
         print(f"  {client_id} is online elsewhere, so nothing was sent in its name; to try sending, stop it first")
         if refused:
             raise _not_allowed(client_id)
+        signatures.conclude()
         return
     size = part_bytes(link.max_message_bytes - (SIGNATURE_BYTES + 2 if keys is not None else 0))
     nobodys = encode(Need(run="0" * 32, version=0, done=True))  # about a run that there is not
@@ -92,13 +97,15 @@ def _try(
         # Brokers often say yes and do nothing; this is the one topic where that shows.
         refused.setdefault(own, "what was published there did not come back")
     for topic in (*reads, update):
-        print(f"  {topic:<40} {'works' if topic == own and heard else _said(refused.get(topic))}")
+        seen = "works" if topic == own and heard else signatures.of(topic)
+        print(f"  {topic:<40} {_said(refused.get(topic), seen)}")
     announced = "not announced" if limit is None else f"{limit:,} bytes"
     passed = "passed" if taken else "was not answered"
     print(f"messages   an update takes {max(1, -(-update_size // size)):,} of at most {size:,} bytes")
     print(f"packets    a message of {len(probe):,} bytes {passed}; the broker's limit: {announced}")
     if refused or not taken:
         raise _not_allowed(client_id)
+    signatures.conclude()
 
 
 def _works_here(folder: Path) -> bool:
@@ -171,8 +178,8 @@ def _probe(client_id: str, size: int) -> bytes:
     return status + os.urandom(max(0, size - len(status)))
 
 
-def _said(refusal: str | None) -> str:
-    return "not refused" if refusal is None else f"refused: {refusal}"
+def _said(refusal: str | None, seen: str | None) -> str:
+    return f"refused: {refusal}" if refusal is not None else seen or "not refused"
 
 
 def _not_allowed(client_id: str) -> TransportError:

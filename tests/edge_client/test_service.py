@@ -325,6 +325,17 @@ def test_without_a_model_it_says_that_the_aggregator_is_offline_if_it_is_until_a
     assert device.service.complaint == "receiving version 1: 0.0 of 8.19 kB"
 
 
+def test_without_a_model_it_says_how_many_messages_of_the_aggregator_were_refused(device: Device) -> None:
+    for _ in range(3):
+        device.service.refused(TOPICS.model, "it is not signed with a known key of the aggregator")
+    device.service.refused(TOPICS.status("dev"), "it is not signed")
+    device.wait(10.0)
+    assert device.service.complaint == (
+        "no model in federation 'f' yet: 3 messages of its aggregator refused, the last because it is not signed with a"
+        " known key of the aggregator; is signing.aggregator_keys_file the federation's of now?"
+    )
+
+
 def test_how_far_an_update_in_parts_is_is_in_the_status_and_its_beginning_in_the_log(
     device: Device, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,126 @@
+"""What the commands say of keys, in a provisioned federation: `check`, `status` and a device at work."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedmq.cli import main
+from fedmq.connect import mqtt_link
+from fedmq.keys import aggregator_keys, device_keys
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, ProtocolMessage
+from fedmq.schemas.signing import sealed
+from fedmq.schemas.topics import Topics
+from fedmq.schemas.wire import encode
+from fedmq.settings import Settings, load_settings
+from tests.brokers import PATIENCE, opened
+from tests.security.ground import Ground, ground
+from tests.system.processes import TASK
+
+pytestmark = pytest.mark.broker
+
+TOPICS = Topics("f")
+
+
+@pytest.fixture(scope="module")
+def made(mosquitto_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """Its broker runs, and nobody else."""
+    with ground(tmp_path_factory.mktemp("ground")) as federation:
+        yield federation
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(sys, "path", list(sys.path))  # a task's folder comes first on it
+    Path("task.py").write_text(TASK)
+
+
+@pytest.fixture(autouse=True)
+def _empty(made: Ground) -> Iterator[None]:
+    """Nothing stays on the broker."""
+    yield
+    for account, topic in (("aggregator", TOPICS.aggregator), ("dev-1", TOPICS.status("dev-1")),
+                           ("dev-2", TOPICS.status("dev-2"))):  # fmt: skip
+        leave(made, account, topic, b"")
+
+
+def settings_of(made: Ground, account: str) -> Settings:
+    bundle = made.folder / ("" if account in ("aggregator", "operator") else "devices") / account
+    return load_settings(bundle / "federation.toml", environment={})
+
+
+def leave(made: Ground, account: str, topic: str, payload: bytes) -> None:
+    """With the login of this account, retained."""
+    link = mqtt_link(settings_of(made, account).broker, f"f-{account}")
+    try:
+        opened(link).publish(topic, payload, retain=True)
+        assert link.flush(PATIENCE)
+    finally:
+        link.close()
+
+
+def leave_signed(made: Ground, account: str, message: ProtocolMessage, key_of: str = "") -> None:
+    """What an account at work shows of itself, signed with its own key or another's."""
+    signing = settings_of(made, key_of or account).signing
+    keys = aggregator_keys(signing) if account == "aggregator" else device_keys(signing, key_of or account)
+    assert keys is not None
+    topic = TOPICS.aggregator if account == "aggregator" else TOPICS.status(account)
+    leave(made, account, topic, sealed(topic, encode(message), 1, keys.sign))
+
+
+def bundle_with(made: Ground, tmp_path: Path, name: str, source: Path) -> str:
+    """dev-1's bundle with another file in place of its own; its configuration."""
+    shutil.copytree(made.folder / "devices" / "dev-1", tmp_path / "dev-1")
+    shutil.copy(source, tmp_path / "dev-1" / name)
+    return str(tmp_path / "dev-1" / "federation.toml")
+
+
+def presence() -> AggregatorPresence:
+    return AggregatorPresence(state="online", run="a" * 32, incarnation="b" * 32, version=3)
+
+
+def status(client_id: str, state: str = "online") -> ClientStatus:
+    return ClientStatus(state=state, client_id=client_id, incarnation="c" * 32, connection=1)  # type: ignore[arg-type]
+
+
+def test_check_verifies_what_the_aggregator_shows_and_says_what_it_cannot_see(
+    made: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(made.folder / "devices" / "dev-1" / "federation.toml")
+    assert main(["check", "task.py", "--config", config]) == 0
+    said = capsys.readouterr().out
+    assert "fedmq/f/aggregator                       not refused\n" in said
+    assert "no signature of the aggregator was seen" in said
+    leave_signed(made, "aggregator", presence())
+    assert main(["check", "task.py", "--config", config]) == 0
+    said = capsys.readouterr().out
+    assert "fedmq/f/aggregator                       works\n" in said
+    assert "whether the aggregator has this device's key does not show here" in said
+
+
+def test_check_finds_aggregator_keys_that_are_not_the_aggregators(
+    made: Ground, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_signed(made, "aggregator", presence())
+    config = bundle_with(made, tmp_path, "aggregator-keys", made.other / "devices" / "dev-1" / "aggregator-keys")
+    assert main(["check", "task.py", "--config", config]) == 2
+    said = capsys.readouterr()
+    assert "heard, but it is not signed with a known key of the aggregator\n" in said.out
+    assert "fedmq check: no key in signing.aggregator_keys_file has signed what" in said.err
+
+
+def test_check_says_that_what_a_device_has_left_is_not_signed_with_its_key(
+    made: Ground, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_signed(made, "dev-1", status("dev-1", "offline"))
+    assert main(["check", "task.py", "--config", str(made.folder / "devices" / "dev-1" / "federation.toml")]) == 0
+    assert "is not signed with this device's key" not in capsys.readouterr().out
+    config = bundle_with(made, tmp_path, "signing.pem", made.folder / "devices" / "dev-2" / "signing.pem")
+    assert main(["check", "task.py", "--config", config]) == 0
+    assert "what is left on fedmq/f/status/dev-1 is not signed with this device's key" in capsys.readouterr().out
