@@ -18,14 +18,24 @@ from fedmq.session import AtWork
 from fedmq.transport.in_front import LinkInFront
 from fedmq.transport.link import Event, Link, Message
 
-__all__ = ["Fresh", "SignedLink", "forged", "in_order", "of_a_device", "of_who_looks", "signed_for_the_aggregator"]
+__all__ = [
+    "OLD",
+    "Fresh",
+    "SignedLink",
+    "forged",
+    "in_order",
+    "of_a_device",
+    "of_who_looks",
+    "signed_for_the_aggregator",
+]
 
 log = logging.getLogger("fedmq.signing")
 
 _MOST_REFUSED = 32  # at a time: whoever sends nothing else must not keep the owner from its work
 
 _UNSIGNED = "it is not signed"
-_OLD = "it is an old one, repeated: its author has started again since"
+OLD = "it is an old one, repeated: its author has started again since"
+"""Why a message is refused that its author has signed."""
 
 Fresh = Callable[[str, int, str], bool]
 """Whether a message on this topic, of this session and signed with this public key, is no old one that is repeated."""
@@ -42,6 +52,7 @@ class SignedLink(LinkInFront):
         fresh: asked after the signature.
         unsigned: on which topics a message without a signature is heard too.
         own: a topic on which this author has left something at an earlier start; none if empty.
+        logs: whether what is refused is said in the log too.
 
     Attributes:
         refused: how many messages were refused.
@@ -60,6 +71,7 @@ class SignedLink(LinkInFront):
         fresh: Fresh,
         unsigned: Callable[[str], bool] = lambda topic: False,
         own: str = "",
+        logs: bool = True,
     ) -> None:
         self.refused = 0
         self.on_refused: Callable[[str, str], None] = lambda topic, why: None
@@ -72,6 +84,7 @@ class SignedLink(LinkInFront):
         self._fresh = fresh
         self._unsigned = unsigned
         self._own = own
+        self._logs = logs
         self._said: Counter[str] = Counter()
 
     @property
@@ -89,7 +102,7 @@ class SignedLink(LinkInFront):
             why = self._refusal(event)
             if why is None:
                 return event
-            if why == _OLD and event.topic == self._own:
+            if why == OLD and event.topic == self._own:
                 self.refused += 1
                 self.on_outlived()
             else:
@@ -116,17 +129,17 @@ class SignedLink(LinkInFront):
         if key is None:
             return _unknown_key(who)
         if not self._fresh(message.topic, signed.session, key):
-            return _OLD
+            return OLD
         return None
 
     def _refuse(self, topic: str, why: str) -> None:
         self.refused += 1
         # A stranger must not fill the disk with lines: the first, the second, the fourth and so on are said.
         self._said[why] += 1
-        if self._said[why].bit_count() == 1:
+        if self._logs and self._said[why].bit_count() == 1:
             log.error("refused topic=%s times=%d detail=%r", topic, self._said[why], why)
         self.on_refused(topic, why)
-        if why not in (_UNSIGNED, _OLD):
+        if why not in (_UNSIGNED, OLD):
             self.on_unverified(topic)
 
 

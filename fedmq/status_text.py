@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from fedmq.printable import in_one_line, printable
 from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, Quarantined
 
-__all__ = ["client_text", "clients_table", "failed", "in_bytes", "judged", "measured", "quarantined", "run_text"]
+__all__ = [
+    "client_text",
+    "clients_table",
+    "failed",
+    "in_bytes",
+    "judged",
+    "measured",
+    "not_shown",
+    "quarantined",
+    "run_text",
+]
 
 _COUNTED = (
     "accepted, sent and received count from the start of a device's process; base is the version that it trained from"
@@ -72,16 +82,27 @@ def _of_run(aggregator: AggregatorPresence | None, progress: Progress | None) ->
         yield f"put off {count}: {put_off}"
 
 
-def clients_table(clients: Mapping[str, ClientStatus]) -> Iterator[str]:
-    """A line for each client, under a line that says what is in it; `-` is not known."""
-    return map(printable, _rows(clients))
+def clients_table(clients: Mapping[str, ClientStatus], unheard: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A line for each client, under a line that says what is in it; `-` is not known.
+
+    Args:
+        clients: their statuses.
+        unheard: clients whose last status shows nothing, and why; one may have shown another before.
+
+    """
+    return map(printable, _rows(clients, unheard or {}))
 
 
-def _rows(clients: Mapping[str, ClientStatus]) -> Iterator[str]:
-    if not clients:
+def _rows(clients: Mapping[str, ClientStatus], unheard: Mapping[str, str]) -> Iterator[str]:
+    if not clients and not unheard:
         return
     yield _row("client", "state", "activity", "base", "accepted", "waiting", "sent", "received", "detail")
-    for name, status in sorted(clients.items()):
+    for name in sorted({*clients, *unheard}):
+        if name in unheard:
+            yield f"{name:<20} unreadable or unsigned status: {unheard[name]}"
+        if name not in clients:
+            continue
+        status = clients[name]
         base = "-" if status.base_version is None else str(status.base_version)
         moved = (in_bytes(status.uplink_bytes), in_bytes(status.downlink_bytes))
         figures = (base, str(status.accepted), str(status.waiting), *moved)
@@ -89,7 +110,8 @@ def _rows(clients: Mapping[str, ClientStatus]) -> Iterator[str]:
             figures = ("-",) * 5
         activity = "-" if status.state == "offline" else status.activity
         yield _row(name, status.state, activity, *figures, in_one_line(status.detail))
-    yield _COUNTED
+    if clients:
+        yield _COUNTED
 
 
 def failed(client_id: str, why: str) -> str:
@@ -119,6 +141,11 @@ def judged(client_id: str, verdicts: Mapping[str, int]) -> str:
 def client_text(status: ClientStatus) -> str:
     """Everything that is known of one client."""
     return "\n".join([status.client_id, *(printable(f"  {name:<11} {said}") for name, said in _facts(status))])
+
+
+def not_shown(client_id: str, why: str) -> str:
+    """That what is on a client's status topic is not its word, or cannot be read."""
+    return f"{client_id}: its last status is unreadable or unsigned, and not shown: {in_one_line(why)}"
 
 
 def _facts(status: ClientStatus) -> Iterator[tuple[str, str]]:

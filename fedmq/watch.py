@@ -15,9 +15,10 @@ from fedmq.schemas.signing import opened
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode
 from fedmq.settings import Settings
-from fedmq.signed_link import SignedLink, of_who_looks
-from fedmq.status_text import client_text, clients_table, quarantined, run_text
+from fedmq.signed_link import OLD, SignedLink, of_who_looks
+from fedmq.status_text import client_text, clients_table, not_shown, quarantined, run_text
 from fedmq.transport.link import Connected, Disconnected, Link, Message
+from fedmq.unheard import Unheard
 
 __all__ = ["Watch"]
 
@@ -31,6 +32,7 @@ class Watch:
         aggregator, progress: the last heard; None until then.
         clients: the last status of each client.
         failing: clients whose last training failed, and why, as their statuses said it.
+        unheard: topics on which the last word shows nothing, and why.
 
     """
 
@@ -42,12 +44,15 @@ class Watch:
         self.clients: dict[str, ClientStatus] = {}
         self.failing: dict[str, str] = {}
         self._topics = Topics(settings.federation)
+        self.unheard = Unheard(self._topics)
         self._link: Link = mqtt_link(settings.broker, mqtt_client_id)
         self._keys = watch_keys(settings.signing)
         self._signed: SignedLink | None = None
         if self._keys is not None:
             fresh = of_who_looks(self._topics, self._keys)
-            self._link = self._signed = SignedLink(self._link, self._topics, self._keys, 0, fresh)
+            # What is refused is shown, so it needs no line in the log.
+            self._link = self._signed = SignedLink(self._link, self._topics, self._keys, 0, fresh, logs=False)
+            self._signed.on_refused = self._refused
         self._said_in = 0  # the session of `aggregator`
         self._asked: set[str] = set()
 
@@ -63,7 +68,8 @@ class Watch:
     @property
     def known(self) -> int:
         """Topics that something has been heard on."""
-        return len(self.clients) + (self.aggregator is not None) + (self.progress is not None)
+        heard = len(self.clients) + (self.aggregator is not None) + (self.progress is not None)
+        return heard + len(self.unheard)
 
     @property
     def refused(self) -> int:
@@ -89,9 +95,11 @@ class Watch:
             self.connected, self.trouble = False, event.reason
         elif isinstance(event, Message) and event.payload:
             try:
+                self.unheard.heard(event.topic)
                 return self._take(event)
             except ProtocolError as error:
                 self.trouble = printable(f"{event.topic}: {error}")
+                self.unheard.refused(event.topic, f"it cannot be read: {error}")
         return False
 
     def clear(self) -> None:
@@ -111,27 +119,35 @@ class Watch:
         """Everything, or one client, as JSON."""
         clients = {name: status.model_dump() for name, status in sorted(self.clients.items())}
         if client_id is not None:
-            held = self._held(client_id)
-            known = clients.get(client_id)
-            return json.dumps(known if held is None else (known or {}) | {"quarantine": held.model_dump()})
+            known, held, unheard = clients.get(client_id), self._held(client_id), self.unheard.clients.get(client_id)
+            more = {"quarantine": held.model_dump()} if held is not None else {}
+            more |= {"unheard": unheard} if unheard is not None else {}
+            return json.dumps(known if not more else (known or {}) | more)
         run = {"aggregator": self.aggregator, "progress": self.progress}
         return json.dumps(
             {key: value.model_dump() if value else None for key, value in run.items()}
-            | {"clients": clients, "refused": self.refused}
+            | {"clients": clients, "refused": self.refused, "unheard": self.unheard.clients}
         )
 
     def describe(self, client_id: str | None = None) -> str:
         """Everything, or one client, for people; empty if nothing is known."""
         if client_id is not None:
             known = [client_text(self.clients[client_id])] if client_id in self.clients else []
+            unheard = self.unheard.clients.get(client_id)
             held = self._held(client_id)
+            known += [not_shown(client_id, unheard)] if unheard is not None else []
             return "\n".join(known + ([quarantined(held)] if held else []))
-        lines = []
+        lines = list(self.unheard.of_the_run)
         if self.refused:
             lines.append(
                 f"{self.refused} messages are refused, because they are old or not signed by whose they should be"
             )
-        return "\n".join([*lines, *run_text(self.aggregator, self.progress), *clients_table(self.clients)])
+        table = clients_table(self.clients, self.unheard.clients)
+        return "\n".join([*lines, *run_text(self.aggregator, self.progress), *table])
+
+    def _refused(self, topic: str, why: str) -> None:
+        if why != OLD or self._topics.sender(topic) not in self.clients:  # of a replay, what is known stays
+            self.unheard.refused(topic, why)
 
     def _session(self, message: Message) -> int:
         signed = opened(message.topic, message.payload) if self._signed is not None else None
@@ -160,7 +176,8 @@ class Watch:
             status = decode(message.payload, ClientStatus)[0]
             known = self.clients.get(client_id)
             if status.client_id != client_id:
-                return False  # in another's name
+                self.unheard.refused(message.topic, f"it is in the name of {status.client_id!r}")
+                return False
             if status.state == "offline" and status.connection == 0 and known is not None:
                 if known.incarnation != status.incarnation:
                     return False  # an older process's last will, late

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ import pytest
 from fedmq.cli import main
 from fedmq.connect import mqtt_link
 from fedmq.keys import aggregator_keys, device_keys
-from fedmq.schemas.messages import AggregatorPresence, ClientStatus, ProtocolMessage
+from fedmq.schemas.messages import AggregatorPresence, ClientStatus, Progress, ProtocolMessage, Quarantined
 from fedmq.schemas.signing import sealed
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
 from fedmq.settings import Settings, load_settings
+from fedmq.unheard import Unheard
 from tests.brokers import PATIENCE, opened
 from tests.security.ground import Ground, ground
 from tests.system.processes import TASK
@@ -45,9 +47,10 @@ def _in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def _empty(made: Ground) -> Iterator[None]:
     """Nothing stays on the broker."""
     yield
-    for account, topic in (("aggregator", TOPICS.aggregator), ("dev-1", TOPICS.status("dev-1")),
-                           ("dev-2", TOPICS.status("dev-2"))):  # fmt: skip
-        leave(made, account, topic, b"")
+    for topic in (TOPICS.aggregator, TOPICS.progress):
+        leave(made, "aggregator", topic, b"")
+    for client_id in ("dev-1", "dev-2"):
+        leave(made, client_id, TOPICS.status(client_id), b"")
 
 
 def settings_of(made: Ground, account: str) -> Settings:
@@ -70,7 +73,8 @@ def leave_signed(made: Ground, account: str, message: ProtocolMessage, key_of: s
     signing = settings_of(made, key_of or account).signing
     keys = aggregator_keys(signing) if account == "aggregator" else device_keys(signing, key_of or account)
     assert keys is not None
-    topic = TOPICS.aggregator if account == "aggregator" else TOPICS.status(account)
+    of_the_run = TOPICS.progress if isinstance(message, Progress) else TOPICS.aggregator
+    topic = of_the_run if account == "aggregator" else TOPICS.status(account)
     leave(made, account, topic, sealed(topic, encode(message), 1, keys.sign))
 
 
@@ -83,6 +87,11 @@ def bundle_with(made: Ground, tmp_path: Path, name: str, source: Path) -> str:
 
 def presence() -> AggregatorPresence:
     return AggregatorPresence(state="online", run="a" * 32, incarnation="b" * 32, version=3)
+
+
+def progress(*held: Quarantined) -> Progress:
+    shown = {"run": "a" * 32, "version": 3, "state": "training", "strategy": "fedbuff", "updates": 3}
+    return Progress.model_validate({**shown, "quarantine": held, "quarantined": len(held)})
 
 
 def status(client_id: str, state: str = "online") -> ClientStatus:
@@ -124,3 +133,76 @@ def test_check_says_that_what_a_device_has_left_is_not_signed_with_its_key(
     config = bundle_with(made, tmp_path, "signing.pem", made.folder / "devices" / "dev-2" / "signing.pem")
     assert main(["check", "task.py", "--config", config]) == 0
     assert "what is left on fedmq/f/status/dev-1 is not signed with this device's key" in capsys.readouterr().out
+
+
+def shown_by_status(made: Ground, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main(["status", "--config", str(made.folder / "operator" / "federation.toml"), *arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("hidden", "why"),
+    [
+        ("evil", "its header cannot be read"),
+        ("with another's key", "it is not signed with a known key of its client"),
+        ("unsigned", "it is not signed"),
+    ],
+)
+def test_a_device_cannot_hide_from_status(
+    made: Ground, capsys: pytest.CaptureFixture[str], hidden: str, why: str
+) -> None:
+    leave_signed(made, "aggregator", presence())
+    leave_signed(made, "dev-1", status("dev-1"))
+    if hidden == "with another's key":
+        leave_signed(made, "dev-2", status("dev-2"), key_of="dev-1")
+    else:
+        leave(made, "dev-2", TOPICS.status("dev-2"), b"evil" if hidden == "evil" else encode(status("dev-2")))
+    code, out, err = shown_by_status(made, capsys)
+    assert (code, err) == (0, "")
+    rows = {line.partition(" ")[0]: line for line in out.splitlines()}
+    assert rows["dev-1"].startswith("dev-1                online")
+    assert rows["dev-2"] == f"dev-2                unreadable or unsigned status: {why}"
+    code, out, err = shown_by_status(made, capsys, "dev-2")
+    assert (code, out, err) == (
+        0, f"dev-2: its last status is unreadable or unsigned, and not shown: {why}\n", ""
+    )  # fmt: skip
+    code, out, _ = shown_by_status(made, capsys, "dev-2", "--json")
+    assert (code, json.loads(out)) == (0, {"unheard": why})
+
+
+def test_status_of_one_client_says_both_that_it_hides_and_that_it_is_in_quarantine(
+    made: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = Quarantined(client_id="dev-2", reason="not_finite", since=0, until=4_000_000_000)
+    leave_signed(made, "aggregator", progress(held))
+    code, out, _ = shown_by_status(made, capsys, "dev-2")
+    assert (code, out.count("\n")) == (0, 1)
+    assert out.startswith("in quarantine: dev-2 (not_finite), since ")
+    leave(made, "dev-2", TOPICS.status("dev-2"), b"evil")
+    code, out, _ = shown_by_status(made, capsys, "dev-2")
+    first, second = out.splitlines()
+    assert first == "dev-2: its last status is unreadable or unsigned, and not shown: its header cannot be read"
+    assert second.startswith("in quarantine: dev-2 (not_finite), since ")
+    assert "until 2096-" in second
+    code, out, _ = shown_by_status(made, capsys, "dev-9")
+    assert (code, "clients there: dev-2;" in out) == (1, True)
+
+
+def test_what_a_stranger_has_left_on_the_aggregators_topics_is_named(
+    made: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(made, "aggregator", TOPICS.progress, b"\x1b[2Jevil")
+    _, out, _ = shown_by_status(made, capsys)
+    assert "what is on fedmq/f/progress is not shown: its header cannot be read\n" in out
+
+
+def test_a_reason_that_quotes_what_came_is_short_and_printable_and_names_are_bounded() -> None:
+    unheard = Unheard(TOPICS)
+    for number in range(5000):
+        unheard.refused(TOPICS.status(f"dev-{number}"), "\x1b[2J\nonline " * 100)
+    assert len(unheard) == len(unheard.clients) == 1000
+    assert all(why.isprintable() and len(why) < 1000 for why in unheard.clients.values())
+    unheard.heard(TOPICS.status("dev-7"))
+    assert "dev-7" not in unheard.clients

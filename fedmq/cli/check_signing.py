@@ -1,4 +1,4 @@
-"""What `fedmq check` finds out about keys: whether this device believes its aggregator, and what nobody can see here."""
+"""What `fedmq check` finds out about keys: whether this device believes its aggregator, and what does not show."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
                 known, quiet_at = watch.known, time.monotonic() + _QUIET_SECONDS
         if options.json:
             print(watch.as_json(options.client))
-            return 0 if options.client in (None, *watch.clients) else 1
+            return 0 if options.client is None or watch.describe(options.client) else 1
         text = watch.describe(options.client)
         print(text or _nothing(watch, settings, options.client))
         for line in _judged(watch, settings, options.client):
@@ -90,7 +90,7 @@ def _nothing(watch: Watch, settings: Settings, client_id: str | None) -> str:
         return (
             f"at {settings.broker.url} nothing is shown of {federation}: has its aggregator started, is the name right?"
         )
-    there = ", ".join(sorted(watch.clients)) or "none"
+    there = ", ".join(sorted({*watch.clients, *watch.unheard.clients})) or "none"
     return (
         f"at {settings.broker.url} nothing is shown of client {client_id!r} of {federation}; clients there: {there}; "
         "one that was revoked, or whose login is for another id, cannot show anything"

@@ -114,6 +114,7 @@ def test_what_is_forged_is_not_shown_but_counted(watch: Watch, mouth: Mouth) -> 
     assert watch.progress == progress(3)
     assert watch.clients == {"dev-1": status(accepted=3)}
     assert "9 messages are refused" in watch.describe()
+    assert "\ndev-1                unreadable or unsigned status: it is not signed with a known" in watch.describe()
     assert json.loads(watch.as_json())["refused"] == 9
 
 
@@ -130,6 +131,7 @@ def test_what_is_old_is_not_shown(watch: Watch, mouth: Mouth) -> None:
     assert watch.aggregator == presence()
     assert watch.progress == progress(3)
     assert watch.clients["dev-1"].state == "online"
+    assert "unreadable" not in watch.describe()  # what is known of it is newer
 
 
 def test_a_device_with_a_new_key_is_shown_whatever_was_signed_with_the_stolen_one(
