@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from fedmq.connect import mqtt_link
 from fedmq.keys import watch_keys
@@ -45,7 +46,8 @@ class Watch:
         self.failing: dict[str, str] = {}
         self._topics = Topics(settings.federation)
         self.unheard = Unheard(self._topics)
-        self._link: Link = mqtt_link(settings.broker, mqtt_client_id)
+        self._mqtt = mqtt_link(settings.broker, mqtt_client_id)
+        self._link: Link = self._mqtt
         self._keys = watch_keys(settings.signing)
         self._signed: SignedLink | None = None
         if self._keys is not None:
@@ -70,6 +72,12 @@ class Watch:
         """Topics that something has been heard on."""
         heard = len(self.clients) + (self.aggregator is not None) + (self.progress is not None)
         return heard + len(self.unheard)
+
+    @property
+    def ending(self) -> list[str]:
+        """A sentence for each certificate in use that ends soon."""
+        now = time.time()
+        return [one.warning(now) for one in self._mqtt.certificates if one.ends_soon(now)]
 
     @property
     def refused(self) -> int:
@@ -120,7 +128,7 @@ class Watch:
         clients = {name: status.model_dump() for name, status in sorted(self.clients.items())}
         if client_id is not None:
             known, held, unheard = clients.get(client_id), self._held(client_id), self.unheard.clients.get(client_id)
-            more = {"quarantine": held.model_dump()} if held is not None else {}
+            more: dict[str, Any] = {"quarantine": held.model_dump()} if held is not None else {}
             more |= {"unheard": unheard} if unheard is not None else {}
             return json.dumps(known if not more else (known or {}) | more)
         run = {"aggregator": self.aggregator, "progress": self.progress}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from fedmq.broker_config.provision.decisions import Request
+from fedmq.broker_config.provision.provisioning import provision
 from fedmq.cli import main
 from fedmq.connect import mqtt_link
 from fedmq.keys import aggregator_keys, device_keys
@@ -20,8 +24,8 @@ from fedmq.schemas.wire import encode
 from fedmq.settings import Settings, load_settings
 from fedmq.unheard import Unheard
 from tests.brokers import PATIENCE, opened
-from tests.security.ground import Ground, ground
-from tests.system.processes import TASK
+from tests.security.ground import Ground, ground, settle
+from tests.system.processes import TASK, until
 
 pytestmark = pytest.mark.broker
 
@@ -206,3 +210,29 @@ def test_a_reason_that_quotes_what_came_is_short_and_printable_and_names_are_bou
     assert all(why.isprintable() and len(why) < 1000 for why in unheard.clients.values())
     unheard.heard(TOPICS.status("dev-7"))
     assert "dev-7" not in unheard.clients
+
+
+def test_check_and_status_say_when_certificates_end(
+    tmp_path: Path, mosquitto_installed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ground(tmp_path / "ground") as other:
+        task, config = "task.py", str(other.folder / "devices" / "dev-1" / "federation.toml")
+        assert main(["check", task, "--config", config]) == 0
+        said = capsys.readouterr().out
+        for name, days in (("in .*/dev-1/identity.pem", 730), ("of the broker at localhost:[0-9]+", 397)):
+            date = f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%d}"
+            assert re.search(rf"\n +the certificate {name} ends on {date}, in {days} days\n", said), said
+        assert "warning" not in said
+        assert shown_by_status(other, capsys)[2] == ""
+
+        ends_soon = Request(renew_all=True, changes={"device_days": 20, "server_days": 20})
+        provision(other.folder, ends_soon, datetime.now(UTC) - timedelta(days=18))
+        settle(other.broker)
+        until(lambda: "broker at" in shown_by_status(other, capsys)[2], "the broker to show its new certificate")
+        assert main(["check", task, "--config", config]) == 0
+        said = capsys.readouterr().out
+        assert re.search(r"\nwarning +the certificate in .*identity.pem ends on .*provision --renew", said), said
+        assert re.search(r"\nwarning +the certificate of the broker at .* ends on .* nobody can connect", said), said
+        own, of_the_broker = shown_by_status(other, capsys)[2].splitlines()
+        assert own.startswith("fedmq status: warning: the certificate in ")
+        assert of_the_broker.startswith("fedmq status: warning: the certificate of the broker at ")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import time
 from collections import deque
 from dataclasses import replace
 from selectors import EVENT_READ, DefaultSelector
 
 from fedmq.schemas.errors import TransportError
+from fedmq.transport.certificate import Certificate, of_the_broker
 from fedmq.transport.link import Connected, Disconnected, Event, Message, Will
 from fedmq.transport.mqtt_limit import MessageLimit
 from fedmq.transport.mqtt_login import Login
@@ -56,6 +58,7 @@ class MqttLink:
         self._wake_out: socket.socket | None = None
         self._woken = False
         self._login: Login | None = None
+        self._shown: Certificate | None = None  # by the broker
         # At most one of the two; with neither, the link pauses until the next attempt.
         self._dial: Dial | None = None
         self._session: Session | None = None
@@ -77,6 +80,12 @@ class MqttLink:
     def carried(self) -> tuple[int, int]:
         """Bytes sent and received on all connections so far, within TCP and TLS."""
         return self._carried.sent, self._carried.received
+
+    @property
+    def certificates(self) -> list[Certificate]:
+        """Those in use, as far as they can be looked at: the own one, and what the broker showed last."""
+        own = self._login.certificate if self._login is not None else None
+        return [one for one in (own, self._shown) if one is not None]
 
     def open(self) -> None:
         """Start to connect. Raises ConfigError for settings, files or a password that cannot work.
@@ -210,6 +219,8 @@ class MqttLink:
     def _work(self, timeout: float) -> bool:
         """Do what can be done within `timeout` seconds, one step; whether anything moved."""
         now = time.monotonic()
+        if self._login is not None:
+            self._login.remind(now)
         if self._session is not None:
             pending = self._session.pending
             moved = self._wait(0.0 if pending else min(timeout, self._session.patience)) or pending
@@ -253,6 +264,8 @@ class MqttLink:
             self._awaited = next(attempt) if on_time else attempt.throw(TimeoutError())
         except StopIteration as connected:
             self._dial = None
+            if isinstance(connected.value, ssl.SSLSocket):
+                self._shown = of_the_broker(connected.value, self._settings.where)
             most = self._settings.most_received_bytes + _ENVELOPE_BYTES
             wire = Wire(connected.value, self._selector, most, self._carried)
             self._session = Session(

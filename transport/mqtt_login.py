@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import ssl
+import time
 from dataclasses import replace
 
 from fedmq.schemas.errors import FedMQError
+from fedmq.transport.certificate import Certificate, of_this_login
 from fedmq.transport.mqtt_settings import MqttSettings
 
 __all__ = ["Login"]
 
 log = logging.getLogger("fedmq.login")
+
+_REMIND_SECONDS = 86_400.0
 
 _Seen = list[tuple[int, int, int] | None]
 
@@ -33,6 +37,22 @@ class Login:
         self._seen: _Seen | None = self._look()
         self._context = settings.tls_context()
         self._password = self._read()
+        self._remind_at = float("-inf")
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The one that is shown, as its file holds it now; None if there is none, or it cannot be looked at."""
+        cert_file = self._settings.cert_file
+        return of_this_login(cert_file) if self._settings.tls and cert_file is not None else None
+
+    def remind(self, now: float) -> None:
+        """Say that the certificate ends soon: at the start, and once a day. `now` is time.monotonic()."""
+        if now < self._remind_at:
+            return
+        self._remind_at = now + _REMIND_SECONDS
+        certificate, clock = self.certificate, time.time()
+        if certificate is not None and certificate.ends_soon(clock):
+            log.warning("certificate ends detail=%r", certificate.warning(clock))
 
     def context(self) -> ssl.SSLContext | None:
         """The TLS context, None for plain TCP; made anew when the files are others."""

@@ -6,6 +6,7 @@ Nothing that it sends is retained, and all of it is a message of the protocol th
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import decode, encode
 from fedmq.settings import Settings
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
+from fedmq.transport.mqtt import MqttLink
 
 __all__ = ["check_broker"]
 
@@ -52,9 +54,21 @@ def check_broker(settings: Settings, client_id: str, update_size: int) -> None:
     link, limit = _connected(settings, client_id)
     try:
         print(f"broker     {where}: logged in")
+        _show_certificates(link, settings)
         _try(link, topics, client_id, keys, where, limit, update_size)
     finally:
         link.close()
+
+
+def _show_certificates(link: MqttLink, settings: Settings) -> None:
+    now = time.time()
+    for certificate in link.certificates:
+        print(f"           {certificate.name} ends on {certificate.ends(now)}")
+    if settings.broker.cert_file is not None and importlib.util.find_spec("cryptography") is None:
+        print(f"           when {settings.broker.cert_file} ends is not known here: it takes the package cryptography")
+    for certificate in link.certificates:
+        if certificate.ends_soon(now):
+            print(f"warning    {certificate.warning(now)}")
 
 
 def _try(
@@ -119,7 +133,7 @@ def _works_here(folder: Path) -> bool:
     return False
 
 
-def _connected(settings: Settings, client_id: str) -> tuple[Link, int | None]:
+def _connected(settings: Settings, client_id: str) -> tuple[MqttLink, int | None]:
     """A link that is connected, and the largest packet that the broker announces."""
     name = f"{settings.federation}-{client_id}"
     # Beside the device's own connection; but there are brokers that let a login use one client id only.

@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
             if watch.trouble and not said:
                 print(f"fedmq status: {watch.trouble}; trying for {_CONNECT_SECONDS:g} s", file=sys.stderr, flush=True)
                 said = True
+        for ending in watch.ending:
+            print(f"fedmq status: warning: {ending}", file=sys.stderr)
         # A federation at work is never quiet; what is retained has come when nothing is heard of for the first time.
         known, quiet_at = 0, time.monotonic() + _QUIET_SECONDS
         while time.monotonic() < min(quiet_at, deadline):
