@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Self
 
 from fedmq.background import Background
 from fedmq.blame import faults_of
+from fedmq.broker_config.plain_text import in_plain_text
 from fedmq.connect import mqtt_link
 from fedmq.edge_client.actions import Stop
 from fedmq.edge_client.core import ClientCore
@@ -35,6 +37,8 @@ from fedmq.transport.link import Link, Will
 from fedmq.unsigned_link import UnsignedLink
 
 __all__ = ["EdgeClient"]
+
+log = logging.getLogger("fedmq.client")
 
 
 class EdgeClient:
@@ -115,6 +119,8 @@ class EdgeClient:
 
     def run(self) -> Stop:
         """Work in this thread until the run is finished or `ask_to_stop` is called; how it ended."""
+        if readable := in_plain_text(self.settings.broker):
+            log.warning("plain text client=%s detail=%r", self.client_id, readable)
         try:
             return self._service.run()
         finally:

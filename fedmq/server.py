@@ -34,6 +34,7 @@ from fedmq.attentive_link import AttentiveLink
 from fedmq.background import Background
 from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
+from fedmq.broker_config.plain_text import in_plain_text
 from fedmq.connect import most_message_bytes, mqtt_link
 from fedmq.failpoints import crash_points
 from fedmq.keys import aggregator_keys, device_ids
@@ -147,6 +148,8 @@ class Aggregator:
 
     def run(self) -> Ending:
         """Work in this thread until the run is finished or `ask_to_stop` is called; how it ended."""
+        if readable := in_plain_text(self.settings.broker):
+            log.warning("plain text detail=%r", readable)
         try:
             return self._service.run()
         finally:

@@ -86,3 +86,12 @@ def test_what_check_sends_is_understood_by_everybody_and_retained_by_nobody(
         assert fence(eye, "fence") == []
     finally:
         eye.close()
+
+
+def test_check_says_that_nothing_is_encrypted_on_the_way_to_another_machine(
+    mosquitto: RunningBroker, federation: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for host, times in (("127.0.0.1", 0), ("127.1", 1)):  # the second is a name to FedMQ, and reaches the same broker
+        url = f"mqtt://{host}:{mosquitto.ports['5']}"
+        assert main(["check", "task.py", "--client-id", "dev-7", "--federation", federation, "--broker", url]) == 0
+        assert capsys.readouterr().out.count(f"\nwarning    nothing is encrypted on the way to {url}: ") == times

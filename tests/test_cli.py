@@ -435,7 +435,9 @@ def test_an_open_broker_that_may_be_reached_from_elsewhere_says_what_that_means(
     with fedmq("broker", "--engine", engine, "--port", "0", "--listen", "0.0.0.0", "--insecure") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline().startswith(f"{engine} broker at mqtt://127.0.0.1:")
+        said = process.stdout.readline()
+        at = rf"{engine} broker at mqtt://127.0.0.1:(\d+) on this machine, and for others at mqtt://HOST:\1,"
+        assert re.match(at, said), said
         process.terminate()
         assert process.wait(PATIENCE) == 0
         assert process.stderr.read().startswith(f"warning: the {engine} broker ")

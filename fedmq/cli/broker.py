@@ -8,6 +8,7 @@ their changes. Where root starts that one, it runs as the user to whom the folde
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import signal
 import sys
 import tempfile
@@ -71,7 +72,8 @@ def _run_open(options: argparse.Namespace) -> int:
         ) as broker:
             if not is_loopback(listen):
                 _warn(openness(broker.engine, listen))
-            print(f"{broker.engine} broker at {broker.url} (log: {broker.log}); Ctrl-C stops it", flush=True)
+            at = f"{broker.url}{_from_elsewhere(listen, broker.ports['5'])}"
+            print(f"{broker.engine} broker at {at} (log: {broker.log}); Ctrl-C stops it", flush=True)
             while broker.running:
                 time.sleep(_LOOK_SECONDS)
         print(f"the broker ended by itself; see {broker.log}", flush=True)
@@ -99,6 +101,13 @@ def _run_secure(options: argparse.Namespace) -> int:
                 print(said, flush=True)
     print(f"the broker ended by itself; see {broker.running.log}", flush=True)
     return 1
+
+
+def _from_elsewhere(listen: str, port: int) -> str:
+    """How others reach a broker that listens on every address: the one that is shown is this machine's own."""
+    if not ipaddress.ip_address(listen).is_unspecified:
+        return ""
+    return f" on this machine, and for others at mqtt://HOST:{port}, where HOST is this machine's name or address"
 
 
 def _named(record: Record | None) -> str | None:

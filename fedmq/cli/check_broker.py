@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from fedmq.broker_config.plain_text import in_plain_text
 from fedmq.cli.check_signing import CheckedSignatures
 from fedmq.connect import mqtt_link
 from fedmq.edge_client.turned_away import of_a_login, of_an_id
@@ -55,6 +56,8 @@ def check_broker(settings: Settings, client_id: str, update_size: int) -> None:
     try:
         print(f"broker     {where}: logged in")
         _show_certificates(link, settings)
+        if readable := in_plain_text(settings.broker):
+            print(f"warning    {readable}")
         _try(link, topics, client_id, keys, where, limit, update_size)
     finally:
         link.close()
