@@ -37,6 +37,7 @@ _ASK_LONGEST = 600.0
 _DOUBLINGS = 64  # at most: far beyond every longest wait, and 1024 would overflow
 _TAKEOVERS = 3  # within a minute; see `own_status`
 _MINUTE = 60.0
+_TURNED_AWAY = 600.0  # seconds of a login that is not taken after which nothing more is trained
 
 
 class ClientCore:
@@ -78,6 +79,7 @@ class ClientCore:
         self._ask_delay = _ASK_AFTER
         self._takeovers: list[float] = []
         self._connections = 0
+        self._turned_away_at: float | None = None  # since when the broker has not taken the login
         self._rival_counted = False  # in this connection
 
     @property
@@ -94,6 +96,9 @@ class ClientCore:
         """A connection was made; presence is heard anew."""
         self._connected = True
         self._connections += 1
+        if self._training_at() is None and self._head is not None and self._turned_away_at is not None:
+            self._retrain_later(self._head.plan, now)  # the newest comes first
+        self._turned_away_at = None
         self._rival_counted = False
         self._aggregator = None
         self._hold = None
@@ -105,6 +110,11 @@ class ClientCore:
     def disconnected(self) -> None:
         """The connection is gone, and every answer that was on its way."""
         self._connected = False
+
+    def turned_away(self, now: float) -> None:
+        """The broker does not take the login. It may change its mind soon; else nobody will have what is trained."""
+        if self._turned_away_at is None:
+            self._turned_away_at = now
 
     def presence(self, presence: AggregatorPresence, now: float) -> list[Action]:
         """The aggregator is there, or not."""
@@ -229,7 +239,8 @@ class ClientCore:
         if self._hold is not None and now >= self._hold[1] and not self._crowded():
             self._hold = None
             actions += self._follow()
-        due = self._retrain_at is not None and now >= self._retrain_at and now >= self._not_before
+        training_at = self._training_at()
+        due = training_at is not None and now >= max(training_at, self._not_before)
         if self.training is None and self._head is not None and due and self._hold is None and self.paused is None:
             if self._in_vain(self._head):
                 self._retrain_later(self._head.plan, now)
@@ -245,7 +256,9 @@ class ClientCore:
 
     def deadline(self) -> float | None:
         """When `tick` is due even if nothing happens."""
-        times = [self._retrain_at] if self.training is None and self._head is not None and self.paused is None else []
+        times = (
+            [self._training_at()] if self.training is None and self._head is not None and self.paused is None else []
+        )
         if self._hold is not None:
             times = [] if self._crowded() else [self._hold[1]]
         if self._reached():
@@ -314,6 +327,12 @@ class ClientCore:
     def _retrain_later(self, plan: Plan, now: float) -> None:
         wait = min(plan.retrain_after * 2 ** min(self._again, _DOUBLINGS), _RETRAIN_LONGEST)
         self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
+
+    def _training_at(self) -> float | None:
+        """When to train again on the version at hand; None if it is not known, or nothing comes of it any more."""
+        at, turned_away_at = self._retrain_at, self._turned_away_at
+        over = at is not None and turned_away_at is not None and at >= turned_away_at + _TURNED_AWAY
+        return None if over else at
 
     def _start(self, head: Head) -> list[Action]:
         if not self.allowance.suffices(uplink=self._update_needs()):

@@ -172,6 +172,8 @@ class ClientService:
             self._meter.cut_off()
             self._core.disconnected()
             self._echo.disconnected()
+            if event.login_refused:
+                self._core.turned_away(now)
             reason = of_a_login(event.reason) if event.login_refused else event.reason
             log.warning("disconnected client=%s reason=%r", self._client_id, reason)
         elif isinstance(event, Refused):

@@ -16,7 +16,7 @@ from fedmq.transport.certificate import Certificate, of_the_broker
 from fedmq.transport.link import Connected, Disconnected, Event, Message, Will
 from fedmq.transport.mqtt_limit import MessageLimit
 from fedmq.transport.mqtt_login import Login
-from fedmq.transport.mqtt_reasons import is_of_login, network_said
+from fedmq.transport.mqtt_reasons import CUT_AGAIN, is_of_login, network_said
 from fedmq.transport.mqtt_retry import Retry
 from fedmq.transport.mqtt_session import Session
 from fedmq.transport.mqtt_settings import MqttSettings
@@ -34,6 +34,7 @@ _CLOSE_SECONDS = 1.5
 # Publishes between two polls that are sent at once. More are a burst, as of replies after a commit: they go out
 # together at the next poll, because the broker would else be woken for every one of them.
 _ONE_BY_ONE = 8
+_AGAIN_SECONDS = 600.0  # within which a connection that is cut without a word is cut again
 _NOT_IN_A_TOPIC = re.compile(r"[+#\0]")
 
 
@@ -64,6 +65,7 @@ class MqttLink:
         self._session: Session | None = None
         self._awaited: tuple[socket.socket, int, float] | None = None
         self._limit = MessageLimit(settings.max_message_bytes)
+        self._cut_at = float("-inf")
         self._retry = Retry(settings.mqtt_version, settings.reconnect_max_seconds)
 
     @property
@@ -300,6 +302,11 @@ class MqttLink:
         self._session = None
         session.discard()
         reason = session.ended
+        if session.unexplained:
+            now = time.monotonic()
+            if now < self._cut_at + _AGAIN_SECONDS:
+                reason = replace(reason, reason=f"{reason.reason}, again; {CUT_AGAIN}")
+            self._cut_at = now
         if session.connected and self._limit.ended(session.largest_on_its_way, for_its_size=session.packet_too_large):
             reason = replace(reason, reason=f"{reason.reason}; now with messages of at most {self._limit.bytes} bytes")
         if self._retry.failed(version_refused=session.version_refused):

@@ -10,6 +10,7 @@ import time
 from fedmq.transport.mqtt_socket import PacketTooLargeError
 
 __all__ = [
+    "CUT_AGAIN",
     "LOGIN_REFUSED",
     "PACKET_TOO_LARGE",
     "TAKEN_OVER",
@@ -24,6 +25,9 @@ UNSUPPORTED_VERSION = 0x84
 LOGIN_REFUSED = (0x86, 0x87)
 TAKEN_OVER = 0x8E
 PACKET_TOO_LARGE = 0x95
+
+CUT_AGAIN = "look for another process with this client id, a message larger than it takes, and into its log"
+"""What to do about a broker that cuts a connection again and again. The first time its next answer says more."""
 
 # Of OpenSSL, which looks at the clock: what is wrong with a certificate that is right at another time.
 _AT_ANOTHER_TIME = {9: "is not valid yet", 10: "has ended"}
@@ -122,10 +126,7 @@ def connection_said(failure: Exception, where: str, *, accepted: bool) -> str:
             advice = "raise max_message_bytes, or find out who publishes such messages"
             return f"the broker at {where} was about to send {failure}; {advice}"
         case EOFError() | ConnectionError() if accepted:
-            return (
-                f"the broker at {where} closed the connection without saying why; if it does so again and again, "
-                "look for another process with this client id, a message larger than it takes, and into its log"
-            )
+            return f"the broker at {where} closed the connection without saying why"
         case EOFError() | ConnectionError():
             return f"{where} closed the connection instead of answering; is it an MQTT broker, and this its port?"
     return network_said(failure, where)

@@ -44,6 +44,7 @@ class Session:
         connected: the broker has accepted it.
         ended: why it is over, None as long as it is not.
         packet_too_large: it ended because of a packet's size, as the broker said.
+        unexplained: the broker had accepted it, and cut it without a word.
         version_refused: it ended without an answer, or with the answer that this version of MQTT is not spoken.
 
     """
@@ -61,7 +62,7 @@ class Session:
     ) -> None:
         self.connected = False
         self.ended: Disconnected | None = None
-        self.version_refused = self.packet_too_large = False
+        self.version_refused = self.packet_too_large = self.unexplained = False
         self._wire = wire
         self._settings = settings
         self._limit = limit
@@ -119,6 +120,7 @@ class Session:
         except BlockingIOError:
             pass
         except OSError as error:
+            self.unexplained = self.connected and isinstance(error, ConnectionError)
             self._end(connection_said(error, self._settings.where, accepted=self.connected))
         self._watch()
 
@@ -233,7 +235,8 @@ class Session:
             self.packet_too_large = code.value == PACKET_TOO_LARGE
             self._end(said, taken_over=code.value == TAKEN_OVER)
         elif failure is not None:
-            self.version_refused = not self.connected and isinstance(failure, EOFError | ConnectionError)
+            cut = isinstance(failure, EOFError | ConnectionError)
+            self.unexplained, self.version_refused = cut and self.connected, cut and not self.connected
             self._end(connection_said(failure, where, accepted=self.connected), login_refused=is_of_login(failure))
         elif code.getName() == "Keep alive timeout":
             self._end(f"nothing was heard from {where} for {2 * self._client.keepalive} s; the network or it is gone")

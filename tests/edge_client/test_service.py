@@ -435,6 +435,32 @@ def test_a_device_that_is_put_off_for_long_says_so_once_and_shows_it_as_long_as_
     assert sum("heard again client=dev" in line for line in caplog.messages) == 1
 
 
+def trained_in(device: Device, seconds: float) -> int:
+    """How many trainings end within this time."""
+    before = len(device.weights)
+    for _ in range(int(seconds)):
+        device.finish_job(if_any=True)
+        device.wait(1.0)
+    return len(device.weights) - before
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_device_whose_login_is_not_taken_trains_no_more_after_ten_minutes_until_it_is(refused: bool) -> None:
+    device = Device()
+    device.plan = Plan(retrain_after=10.0, continuous=True)
+    device.snapshot(0)
+    device.wait(0.1)
+    device._link.close()
+    device.service.handle(Disconnected("the broker at b:1 says no", login_refused=refused))
+    assert trained_in(device, 600.0) > 3
+    assert (trained_in(device, 20_000.0) == 0) == refused
+    deadline = device.service.deadline()
+    assert deadline is None or deadline > device.broker.time.now, "it does not wake up again and again"
+    device._link.open()
+    device.wait(0.1)
+    assert trained_in(device, 20.0) >= 1
+
+
 def test_a_device_that_was_taken_out_of_the_federation_ends_and_says_what_to_do(device: Device) -> None:
     device.snapshot(0)
     device.wait(0.1)

@@ -528,3 +528,23 @@ def test_a_topic_that_mqtt_does_not_have_is_an_error(
 
 def test_a_password_is_never_shown() -> None:
     assert "hunter2" not in repr(MqttSettings(username="ada", password="hunter2"))
+
+
+def test_a_broker_that_cuts_a_connection_without_a_word_is_advised_on_when_it_does_so_again(connect: Connect) -> None:
+    """The first time its next answer may say more: of a device that was revoked, that it is."""
+
+    def accepts_and_cuts(peer: socket.socket) -> None:
+        read_packet(peer)
+        peer.sendall(b"\x20\x03\0\0\0")
+        peer.shutdown(socket.SHUT_WR)
+        peer.recv(1)
+
+    with scripted_broker(accepts_and_cuts, accepts_and_cuts) as port:
+        link = connect(port, "ada")
+        link.open()
+        first = expect(link, Disconnected).reason
+        assert first == f"the broker at 127.0.0.1:{port} closed the connection without saying why"
+        assert expect(link, Disconnected).reason == (
+            f"{first}, again; look for another process with this client id, a message larger than it takes, and into "
+            "its log"
+        )
