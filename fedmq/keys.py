@@ -50,7 +50,8 @@ def device_keys(settings: SigningSettings, client_id: str) -> Keys | None:
     if settings.key_file is None and settings.aggregator_keys_file is None:
         return None
     if settings.key_file is None or settings.aggregator_keys_file is None:
-        raise ConfigError("[signing]: a device needs key_file and aggregator_keys_file, or none of them")
+        whose = "" if settings.device_keys_file is None else "; with device_keys_file alone it is the operator's bundle"
+        raise ConfigError(f"[signing]: a device needs key_file and aggregator_keys_file, or none of them{whose}")
     own, trusted = _File(settings.key_file, _private), _File(settings.aggregator_keys_file, _of_aggregator)
 
     def trusted_of(name: str) -> _PublicKeys:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedmq.aggregator.config import AggregatorSettings
+from fedmq.broker_config.provision.folder import OPERATOR
 from fedmq.broker_config.settings import BrokerSettings
 from fedmq.edge_client.config import DeviceSettings
 from fedmq.schemas.codecs import CODECS
@@ -86,13 +87,19 @@ class Settings(BaseModel):
         """Which device this is: the one that the file names, or else the one that is given.
 
         Raises:
-            ConfigError: neither names one, they name two, or it is no id of a device; or the login is the aggregator's.
+            ConfigError: neither names one, they name two, or it is no id of a device; or the login is the aggregator's
+                or the operator's.
 
         """
         if self.account == AGGREGATOR:
             raise ConfigError(
                 f"broker.username {self.broker.username!r} is the aggregator's login, and a device that used it would "
                 "cut the aggregator off: take the device's own bundle, as in secure/devices/dev-7"
+            )
+        if self.account == OPERATOR:
+            raise ConfigError(
+                f"broker.username {self.broker.username!r} is the operator's login: this is the operator's bundle, for "
+                "`fedmq status`; take the device's own, as in secure/devices/dev-7"
             )
         named = self.device.client_id
         if given is None and named is None:

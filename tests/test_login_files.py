@@ -64,3 +64,21 @@ def test_a_login_file_that_cannot_be_used_is_exit_code_2_for_who_looks(
     (folder / "operator" / "ca.pem").unlink()
     assert main(["status", "--config", str(folder / "operator" / "federation.toml")]) == 2
     assert "operator/ca.pem cannot be used: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("login", ["both", "certificate"])
+@pytest.mark.parametrize("command", [["client"], ["check", "task.py"]])
+def test_the_operators_bundle_is_no_devices_and_that_is_said_before_all_else(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: list[str], login: str
+) -> None:
+    bundle = folder / "operator" / "federation.toml"
+    if login == "certificate":  # then nothing names the account
+        lines = bundle.read_text().splitlines()
+        bundle.write_text("\n".join(line for line in lines if not line.startswith(("username", "password_file"))))
+    assert (
+        main([*command, "--client-id", "dev-1", "--set", f"task={folder.parent}/task.py", "--config", str(bundle)]) == 2
+    )
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"fedmq {command[0]}: ")
+    assert "the operator's bundle" in said.err

@@ -23,6 +23,7 @@ from fedmq.cli.options import FILE, add_settings, settings_of
 from fedmq.edge_client.budget import OFFER_BYTES, Shortage, body_bytes, too_small
 from fedmq.edge_client.config import DeviceSettings
 from fedmq.edge_client.feedback import encoded
+from fedmq.keys import device_keys
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError
 from fedmq.schemas.parts import HEADER_BYTES, part_bytes
@@ -54,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
     options.log_level = "error"
     settings = settings_of(options)
     client_id = settings.device_id(options.client_id or settings.device.client_id or "client-1")
+    if with_broker:
+        device_keys(settings.signing, client_id)  # whose bundle it is comes first, and then all that takes long
     sizes = _check_task(options.task, client_id, settings)
     _check_budget(settings.device, sizes, part_bytes(settings.broker.data_bytes + HEADER_BYTES))
     if with_broker:
