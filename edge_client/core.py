@@ -250,7 +250,7 @@ class ClientCore:
             self._ask_later(now)
             actions += [AskPresence()] if self._aggregator is None else []
             actions += self._follow() if self._head is None and self.training is None else []
-        if self._reached():
+        if self.reached:
             actions += self.offers.due(self.allowance, now)
         return actions
 
@@ -261,7 +261,7 @@ class ClientCore:
         )
         if self._hold is not None:
             times = [] if self._crowded() else [self._hold[1]]
-        if self._reached():
+        if self.reached:
             times.append(self.offers.deadline())
         if self._asks():
             times.append(self._ask_at)
@@ -307,12 +307,14 @@ class ClientCore:
     def _update_needs(self) -> int:
         return body_bytes(self._update_bytes, self.offers.part_bytes) + OFFER_BYTES
 
-    def _reached(self) -> bool:
+    @property
+    def reached(self) -> bool:
+        """Whether the aggregator is online, as far as it was heard."""
         return self._connected and self._aggregator is not None
 
     def _taken(self) -> bool:
         """Whether somebody is there who takes updates: else a device goes on as if it were alone, and keeps them."""
-        return self._reached() and self._takes
+        return self.reached and self._takes
 
     def _crowded(self) -> bool:
         """Whether so many updates are on their way that what came of another model would be old when it counts."""

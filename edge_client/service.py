@@ -21,6 +21,7 @@ from fedmq.edge_client.actions import (
 )
 from fedmq.edge_client.budget import Shortage
 from fedmq.edge_client.core import ClientCore
+from fedmq.edge_client.diary import Diary
 from fedmq.edge_client.echo import Echo
 from fedmq.edge_client.feedback import seed_of
 from fedmq.edge_client.fetch import Fetch
@@ -126,6 +127,7 @@ class ClientService:
             task_version=training.task_version,
         )
         self._shown = Shown(link, topics, status, self._meter)
+        self._diary = Diary(client_id)
         self._echo = Echo(self._shown, topics, client_id)
         self._remarks = Remarks(client_id, topics.federation, core, fetch, self._meter, self._shown)
         self._asked: Stop | None = None
@@ -330,8 +332,7 @@ class ClientService:
                     self._step("deleted")
                     if receipt.verdict == "accepted":
                         self.accepted += 1
-                        log.info("accepted client=%s sequence=%d version=%s staleness=%s bytes=%d",
-                                 self._client_id, sequence, receipt.version, receipt.staleness, size)  # fmt: skip
+                        self._diary.accepted(sequence, receipt, size, now)
                     else:
                         self.rejected += 1
                         log.warning("rejected client=%s sequence=%d reason=%s detail=%r",
@@ -392,8 +393,9 @@ class ClientService:
         self._step("stored")
         if dropped:
             log.warning("outbox full client=%s dropped=%s", self._client_id, dropped)
-        log.info("trained client=%s version=%d sequence=%d", self._client_id, head.version, offer.update.sequence)
         waiting = self._shown.status.waiting + 1 - len(dropped)
+        heard_soon = waiting == 1 and self._core.reached
+        self._diary.trained(head.version, offer.update.sequence, now, heard_soon=heard_soon)
         metrics = outcome.evaluation.metrics if outcome.evaluation else outcome.metrics
         self._shown.say(activity="waiting", base_version=head.version, waiting=waiting, metrics=metrics, detail="")
         self._perform(self._core.trained(offer, dropped, now), now)

@@ -81,4 +81,5 @@ def test_the_operators_bundle_is_no_devices_and_that_is_said_before_all_else(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith(f"fedmq {command[0]}: ")
+    assert ("the operator's login" in said.err) == (login == "both")
     assert "the operator's bundle" in said.err

@@ -435,6 +435,49 @@ def test_a_device_that_is_put_off_for_long_says_so_once_and_shows_it_as_long_as_
     assert sum("heard again client=dev" in line for line in caplog.messages) == 1
 
 
+def about_updates(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for line in caplog.messages if line.startswith(("trained ", "accepted "))]
+
+
+def made_and_accepted(device: Device, version: int) -> None:
+    device.snapshot(version)
+    device.wait(0.01)
+    device.finish_job()
+    device.accept(device.offers[-1].update)
+    device.wait(0.02)
+
+
+def test_of_many_updates_a_second_one_line_is_written_with_how_many_were_left_out(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fedmq")
+    for version in range(4):
+        made_and_accepted(device, version)
+    assert len(lines := about_updates(caplog)) == 1
+    assert lines[0].startswith("accepted client=dev sequence=0 version=")
+    device.wait(1.0)
+    made_and_accepted(device, 4)
+    assert len(lines := about_updates(caplog)) == 2
+    assert lines[1].startswith("accepted client=dev sequence=4 version=")
+    assert lines[1].endswith(" left_out=3")
+    caplog.clear()
+    caplog.set_level("DEBUG", "fedmq")
+    for version in range(5, 8):
+        made_and_accepted(device, version)
+    assert len(about_updates(caplog)) == 6
+
+
+def test_an_update_that_nobody_takes_for_now_has_its_line_when_it_is_made(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fedmq")
+    device.say(TOPICS.aggregator, encode(offline()))
+    device.snapshot(0)
+    device.wait(0.1)
+    device.finish_job()
+    assert about_updates(caplog) == ["trained client=dev version=0 sequence=0"]
+
+
 def trained_in(device: Device, seconds: float) -> int:
     """How many trainings end within this time."""
     before = len(device.weights)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.broker
 def test_a_late_joiner_trains_on_the_newest_version_and_contributes(at_work: Federation) -> None:
     at_work.until(lambda: at_work.version >= 3, "a few versions without it")
     before = at_work.version
-    late = at_work.client("late")
+    late = at_work.client("late", "--log-level=debug")
     late.says("trained client=late", times=2)
     first = int(re.findall(r"trained client=late version=(\d+)", late.log)[0])
     assert first >= before

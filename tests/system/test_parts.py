@@ -150,7 +150,7 @@ def test_a_device_that_is_slower_than_the_model_still_gets_one(narrow: Federatio
     narrow.client("bob")
     narrow.goes_on(2)
     with slow(narrow, 400_000) as link:
-        slow_device = narrow.client("ada", "--broker", link.url)
+        slow_device = narrow.client("ada", "--broker", link.url, "--log-level=debug")
         begun = narrow.version
         slow_device.says("trained client=ada")
         narrow.refresh()

@@ -194,7 +194,7 @@ def test_a_device_under_an_id_that_is_not_its_logins_says_once_what_to_do(at_wor
     assert "are for 'dev-2' (device.client_id)" in given.log
     secure.programs[-2].terminate()  # dev-2 itself, whose connection it would take
     # As with a bundle from before, whose file has no id.
-    other = secure.client("dev-2", "--set=device.client_id=dev-9")
+    other = secure.client("dev-2", "--set=device.client_id=dev-9", "--log-level=debug")
     other.says("ERROR", 2)
     other.says("trained client=dev-9 version", 2)
     other.terminate()
