@@ -30,7 +30,7 @@ def test_what_can_be_read_is_named_and_a_password_too(url: str) -> None:
     assert open_to_all is not None
     assert f"on the way to {url}: others on that network can read models, updates and statuses" in open_to_all
     assert "password" not in open_to_all
-    with_password = in_plain_text(BrokerSettings(url=url, username="ada", password="hunter2"))  # type: ignore[arg-type]
+    with_password = in_plain_text(BrokerSettings(url=url, username="ada", password="hunter2"))
     assert with_password == f"{open_to_all} They read the password of 'ada' too, and can log in with it."
 
 
