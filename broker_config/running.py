@@ -69,6 +69,13 @@ class RunningBroker:
         """Whether the process is there."""
         return self._process.poll() is None
 
+    @property
+    def end(self) -> str:
+        """How the process ended, for people, to stand after its name; only once it has."""
+        code = self._process.poll()
+        assert code is not None
+        return f"ended with code {code}" if code >= 0 else f"was ended by signal {-code} ({signal.strsignal(-code)})"
+
     def stop(self) -> None:
         """End it: ask, and after five seconds kill. Nothing if it is gone already."""
         self._process.terminate()

@@ -1,4 +1,4 @@
-"""Mosquitto as `fedmq provision` has described it, told of every change of its files while it runs.
+"""Mosquitto as `fedmq provision` has described it, told of every change of its files, and started again when it ends.
 
 Where root starts it, it runs as the user to whom its folder belongs, and from its first instruction on: that user may
 be broken into, and must not become root by what he leaves in that folder. So root makes new files there and follows no
@@ -23,6 +23,7 @@ from fedmq.broker_config.mosquitto import mosquitto_binary
 from fedmq.broker_config.provision.folder import Folder
 from fedmq.broker_config.provision.private_files import write_private
 from fedmq.broker_config.provision.record import Login, Record, read_record
+from fedmq.broker_config.restarts import MOST_ENDS, SOON_SECONDS, Restarts
 from fedmq.broker_config.running import RunningBroker, answering, check_free, reached_at
 from fedmq.broker_config.secure_configuration import SecureConfiguration, read_configuration
 from fedmq.schemas.errors import ConfigError, StoreError, TransportError
@@ -74,6 +75,7 @@ class SecureBroker:
         self._user = _user(self._folder)
         self._insecure = insecure
         self._reading: _Reading | None = None
+        self._start_at: float | None = None
         self._done = self._last = self._seen()
         self._configuration = self._read()
         self._log = LogFile(self._folder / _LOG, self._user)
@@ -82,6 +84,7 @@ class SecureBroker:
         except BaseException:
             self._log.close()
             raise
+        self._restarts = Restarts(time.monotonic())
 
     @property
     def certificate(self) -> Path:
@@ -100,15 +103,18 @@ class SecureBroker:
         return found
 
     def follow(self) -> str | None:
-        """Look at the files, and make Mosquitto follow what has changed; what was done, for people.
+        """Look at Mosquitto and its files, and make it follow what has changed; what was done, for people.
 
         A change of its configuration restarts it; with one that it does not take, or that is not safe, it goes on as
         before. It reads all else anew, and at once: who has no password any more is cut off, what a connection may do
-        follows the rules. Certificates and revocations count for new connections. Wants to be called again and again,
-        a few times a second.
+        follows the rules. Certificates and revocations count for new connections. If it has ended by itself, it is
+        started again, after a second at first. Wants to be called again and again, a few times a second.
 
-        Raises TransportError if it does not start with the configuration either with which it ran before.
+        Raises TransportError if it ends again and again, or does not start with the configuration either with which it
+        ran before.
         """
+        if not self.running.running:
+            return self._revive(time.monotonic())
         if self._reading is not None:
             return self._read_again(self._reading)
         self._log.keep_newest()
@@ -172,6 +178,30 @@ class SecureBroker:
         self._configuration = changed
         weakness = "" if changed.weakness is None else f"; warning: {changed.weakness}"
         return f"the configuration has changed: Mosquitto was started again{weakness}"
+
+    def _revive(self, now: float) -> str | None:
+        if self._start_at is None:
+            return self._ended(f"{self.running.end} (log: {self._log.path})", now)
+        if now < self._start_at:
+            return None
+        try:
+            # As it was: what has changed meanwhile is followed after that.
+            self.running = self._start(self._configuration)
+        except (TransportError, StoreError) as error:
+            return self._ended(f"could not be started: {error}", time.monotonic())
+        self._start_at = None
+        self._restarts.started(time.monotonic())
+        return "Mosquitto was started again"
+
+    def _ended(self, how: str, now: float) -> str:
+        self._reading = None  # it reads everything when it starts
+        wait = self._restarts.ended(now)
+        if wait is None:
+            raise TransportError(
+                f"Mosquitto has ended {MOST_ENDS} times, each within {SOON_SECONDS:g} s of its start; at last it {how}"
+            )
+        self._start_at = now + wait
+        return f"Mosquitto is started again in {wait:g} s: it {how}"
 
     def _start(self, configuration: SecureConfiguration) -> RunningBroker:
         content, host = configuration.content, reached_at(configuration.listen)

@@ -1,8 +1,12 @@
 """Run an MQTT broker on this machine: a private one for trying things out, or with --secure a provisioned one.
 
 The private one is open to everyone who reaches it, so it listens on 127.0.0.1 unless --insecure is said too. A
-provisioned one is Mosquitto with the rules, passwords and certificates that `fedmq provision` has made, and it follows
-their changes. Where root starts that one, it runs as the user to whom the folder with its files belongs.
+provisioned one is Mosquitto with the rules, passwords and certificates that `fedmq provision` has made; it follows
+their changes, and is started again when it ends by itself. Where root starts it, it runs as the user to whom the folder
+with its files belongs.
+
+Exit codes: 0 when it was stopped, 1 when it could not be started, or ended by itself (a provisioned one: five times,
+each within a minute of its start), 2 when its configuration or an argument is wrong.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from fedmq.broker_config.certificate_end import CertificateEnd
 from fedmq.broker_config.provision.host_names import broker_url
@@ -53,7 +58,9 @@ def run(options: argparse.Namespace) -> int:
     """Do it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _run_open(options) if options.secure is None else _run_secure(options)
+        if options.secure is not None:
+            _run_secure(options)
+        return _run_open(options)
     except KeyboardInterrupt:
         return 0
 
@@ -80,7 +87,7 @@ def _run_open(options: argparse.Namespace) -> int:
     return 1
 
 
-def _run_secure(options: argparse.Namespace) -> int:
+def _run_secure(options: argparse.Namespace) -> NoReturn:
     if options.engine == "embedded":
         raise ConfigError("the embedded broker has no rules for topics; --secure needs Mosquitto")
     for name in ("port", "folder", "max_message_bytes", "listen"):
@@ -93,14 +100,12 @@ def _run_secure(options: argparse.Namespace) -> int:
         for line in broker.warnings:
             _warn(line)
         end = _end_of_certificate(broker, options.secure)
-        while broker.running.running:
+        while True:
             if ending := end.look(datetime.now(UTC)):
                 _warn(ending)
             time.sleep(_LOOK_SECONDS)
             if said := broker.follow():
                 print(said, flush=True)
-    print(f"the broker ended by itself; see {broker.running.log}", flush=True)
-    return 1
 
 
 def _from_elsewhere(listen: str, port: int) -> str:

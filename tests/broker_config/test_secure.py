@@ -1,10 +1,11 @@
-"""A provisioned broker at work: whom it runs as, which configuration it takes, and what its log may become."""
+"""A provisioned broker at work: whom it runs as, which configuration it takes, what its log may become, how it ends."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -16,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from fedmq.broker_config import log_file
+from fedmq.broker_config import log_file, restarts
 from fedmq.broker_config.provision.decisions import Request
 from fedmq.broker_config.provision.provisioning import provision
 from fedmq.broker_config.secure import SecureBroker
-from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.errors import ConfigError, TransportError
 from tests.security.ground import free_port, settle
 from tests.security.peers import Login, Peer
 from tests.system.processes import PATIENCE, until
@@ -254,6 +255,61 @@ def test_revocation_and_a_weakened_configuration_at_once(made: Provisioned) -> N
         assert "`acl_file rules` is missing" in settle(broker)
         assert settle(broker) == "passwords changed: Mosquitto has read its files again"
         assert not made.lets_in("dev-1")
+
+
+def test_a_broker_that_is_killed_is_started_again_and_knows_what_changed_meanwhile(made: Provisioned) -> None:
+    with SecureBroker(made.root) as broker:
+        before = broker.running
+        os.kill(before.pid, signal.SIGKILL)
+        until(lambda: not before.running, "its end")
+        made.change(revoke=("dev-2",))
+        assert settle(broker) == (
+            f"Mosquitto is started again in 1 s: it was ended by signal 9 (Killed) (log: {made.log})"
+        )
+        assert settle(broker) == "Mosquitto was started again"
+        assert broker.running.pid != before.pid
+        assert made.lets_in("dev-1")
+        assert not made.lets_in("dev-2")
+        assert "rules, passwords, revoked.pem changed" in settle(broker)
+
+
+def test_a_broker_that_ends_while_it_reads_its_files_again_is_started_again(made: Provisioned) -> None:
+    with SecureBroker(made.root) as broker:
+        read = broker.running.read_files_again
+
+        def crashes() -> None:
+            read()
+            broker.running.kill()
+
+        broker.running.read_files_again = crashes  # type: ignore[method-assign]
+        made.change(revoke=("dev-2",))
+        assert "signal 9" in settle(broker)
+        assert settle(broker) == "Mosquitto was started again"
+        assert not made.lets_in("dev-2")
+        assert made.lets_in("dev-1")
+
+
+def test_a_broker_that_cannot_be_started_again_is_given_up(made: Provisioned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restarts, "_FIRST_SECONDS", 0.01)
+    with SecureBroker(made.root) as broker:
+        (made.broker / "passwords").unlink()
+        broker.running.kill()
+        said = [settle(broker) for _ in range(4)]
+        assert "was ended by signal 9" in said[0]
+        assert all("could not be started: the mosquitto broker ended while starting" in line for line in said[1:])
+        with pytest.raises(TransportError, match=r"ended 5 times, each within 60 s of its start; at last it could not"):
+            settle(broker)
+
+
+@linux
+def test_the_command_starts_it_again(made: Provisioned) -> None:
+    with command(made) as process:
+        (mosquitto,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(mosquitto), signal.SIGKILL)
+        assert process.stdout is not None
+        assert "Mosquitto is started again in 1 s: it" in process.stdout.readline()
+        assert process.stdout.readline() == "Mosquitto was started again\n"
+        assert made.lets_in("dev-1")
 
 
 def test_the_log_keeps_its_newest_part(made: Provisioned, monkeypatch: pytest.MonkeyPatch) -> None:
