@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedmq.broker_config.provision.client_list import check_devices
-from fedmq.broker_config.provision.folder import Folder
+from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR, Folder
 from fedmq.broker_config.provision.host_names import address_of, check_host
 from fedmq.broker_config.provision.record import Account, Record
 from fedmq.schemas.errors import ConfigError
@@ -75,6 +75,7 @@ def decided(before: Record | None, request: Request, folder: Folder) -> Record:
                 f"{where}: client {client_id!r} would log in as {record.user(client_id)!r}, which is"
                 f" {len(record.user(client_id))} characters; a certificate's name takes {_LONGEST_USER}, so shorten one"
             )
+    _check_case(record, wanted)
     record = record.with_accounts({name: Account() for name in wanted if name not in record.accounts})
     for client_id in check_devices(request.revoke, "--revoke"):
         _known(client_id, record, "--revoke", folder)
@@ -87,7 +88,23 @@ def decided(before: Record | None, request: Request, folder: Folder) -> Record:
     return record
 
 
+def _check_case(record: Record, wanted: Mapping[str, str]) -> None:
+    """Raise ConfigError for a new device whose folder would be another's on a disk that ignores case.
+
+    Also where this disk does not: the folder may be copied to one that does, and people take such ids for each other.
+    """
+    known = {name.lower(): name for name in record.accounts if name not in (AGGREGATOR, OPERATOR)}
+    for client_id, where in wanted.items():
+        other = known.setdefault(client_id.lower(), client_id)
+        if other != client_id and client_id not in record.accounts:
+            raise ConfigError(
+                f"{where}: client ids {other!r} and {client_id!r} differ only in case, and on a disk that ignores case"
+                " their folders would be one; choose another"
+            )
+
+
 def _settings(before: Record | None, request: Request, folder: Folder) -> Record:
+    known = before
     if before is None:
         if request.federation is None or not request.clients:
             raise ConfigError(
@@ -107,12 +124,16 @@ def _settings(before: Record | None, request: Request, folder: Folder) -> Record
     if listen is not None and address_of(listen) is None:
         raise ConfigError(f"--listen {listen!r}: expected an IP address of the broker's machine, without a zone")
     try:
-        return Record.model_validate({**before.model_dump(), **request.changes})
+        record = Record.model_validate({**before.model_dump(), **request.changes})
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         option = "--" + str(problem["loc"][0]).replace("_", "-")
         message = problem["msg"].removeprefix("Input should be ")
         raise ConfigError(f"{option}: found {problem['input']!r}, expected: {message}") from error
+    once = () if known is None else (*known.hosts_gone, *known.hosts)
+    return record.model_copy(
+        update={"hosts_gone": tuple(host for host in dict.fromkeys(once) if host not in record.hosts)}
+    )
 
 
 def _known(account: str, record: Record, option: str, folder: Folder) -> None:

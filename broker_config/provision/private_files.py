@@ -145,6 +145,7 @@ def close_up(paths: Iterable[Path]) -> list[Path]:
             wanted = _FOLDER_MODE if path.is_dir() else _FILE_MODE
             if mode != wanted:
                 path.chmod(wanted)
+            if mode & 0o077:
                 opened.append(path)
         except FileNotFoundError:
             continue

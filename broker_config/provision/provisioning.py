@@ -66,10 +66,12 @@ class Outcome:
         broker: files of the broker's folder that were made or changed.
         revoked: devices that were taken out.
         absent: accounts whose bundle is not in the folder any more.
-        due: accounts whose certificate is near its end.
-        broker_due: the broker's own is.
+        due: accounts whose certificate is near its end, and when that is.
+        broker_due: the end of the broker's own, if it is near.
+        cut_short: the authority's end, if a certificate that was made ends with it, and not as late as was asked for.
+        hosts_gone: names under which the broker could be reached, and cannot any more.
         redated: the list of revoked certificates was from the future; a broker that runs has it until it is restarted.
-        elsewhere: accounts whose settings name another broker than the record.
+        elsewhere: accounts whose settings name a broker that is not this one under any of its names.
         opened: files and folders that others might have read; they may not any more.
 
     """
@@ -82,8 +84,10 @@ class Outcome:
     broker: tuple[str, ...]
     revoked: tuple[str, ...]
     absent: tuple[str, ...]
-    due: tuple[str, ...]
-    broker_due: bool
+    due: tuple[tuple[str, datetime], ...]
+    broker_due: datetime | None
+    cut_short: datetime | None
+    hosts_gone: tuple[str, ...]
     redated: bool
     elsewhere: tuple[str, ...]
     opened: tuple[Path, ...]
@@ -213,8 +217,12 @@ def _bring_in_order(folder: Folder, record: Record, renewal: Renewal, redated: b
 
     made = accounts(lambda name, bundle: touched(name, *_OWN))
     names = (folder.name(path) for path in plan if path.parent == folder.broker)
+    broker = read_identity(identity, folder.broker)
+    end = read_identity(authority.certificate, folder.authority).until
+    ends = [bundles[name].until for name in made if touched(name, IDENTITY)]
+    ends += [broker.until] if folder.name(folder.broker / IDENTITY) in changed else []
     return Outcome(
-        record=record.model_copy(update={"changing": ()}),
+        record=record.model_copy(update={"changing": (), "hosts_gone": ()}),
         changed=changed,
         bundles=made,
         without_password=tuple(name for name in made if PASSWORD not in bundles[name].files),
@@ -222,8 +230,10 @@ def _bring_in_order(folder: Folder, record: Record, renewal: Renewal, redated: b
         broker=tuple(name.rpartition("/")[2] for name in names if name in changed),
         revoked=tuple(name for name in record.revoked if touched(name)),
         absent=accounts(lambda name, bundle: not bundle.files),
-        due=accounts(lambda name, bundle: renewal.is_due(bundle.until)),
-        broker_due=renewal.is_due(read_identity(identity, folder.broker).until),
+        due=tuple((name, bundle.until) for name, bundle in bundles.items() if renewal.is_due(bundle.until)),
+        broker_due=broker.until if renewal.is_due(broker.until) else None,
+        cut_short=end if end in ends else None,
+        hosts_gone=record.hosts_gone,
         redated=redated,
         elsewhere=accounts(lambda name, bundle: _is_elsewhere(record, bundle)),
         opened=tuple(close_up(_private(folder, record))),
@@ -291,4 +301,4 @@ def _private(folder: Folder, record: Record) -> Iterator[Path]:
 
 def _is_elsewhere(record: Record, bundle: Bundle) -> bool:
     content = bundle.files.get(SETTINGS)
-    return content is not None and settings_url(content) != broker_url(record.hosts[0], record.port)
+    return content is not None and settings_url(content) not in {broker_url(host, record.port) for host in record.hosts}

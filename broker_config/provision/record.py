@@ -73,6 +73,7 @@ class Record(BaseModel):
         accounts: the aggregator, the operator and every device that ever was.
         changing: files, and folders that are new or go, that runs have begun to change and have not told of yet; paths
             in the folder. Its own is there while it is new.
+        hosts_gone: names that were among `hosts`, which runs have not told of yet.
 
     """
 
@@ -92,6 +93,7 @@ class Record(BaseModel):
     task: str | None = None
     accounts: dict[_Id, Account] = Field(default_factory=lambda: {AGGREGATOR: Account(), OPERATOR: Account()})
     changing: tuple[str, ...] = ()
+    hosts_gone: tuple[str, ...] = ()
 
     @property
     def active(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedmq.cli.provision_summary import some, summary
 from fedmq.schemas.errors import ConfigError, TransportError
 
 if TYPE_CHECKING:
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
 EXAMPLE = "fedmq provision --federation gestures --clients ids.txt --host broker.example --out secure"
 
 _CLEAR_SECONDS = 8.0
-_SHOWN = 3
 # The fields of the record that an option of the same name decides.
 _DECIDED = (
-    *("port", "listen", "login", "memory_bytes"),
+    *("port", "login", "memory_bytes"),
     *("authority_days", "server_days", "device_days", "renew_days"),
 )
 
@@ -55,10 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host",
         action="append",
         metavar="NAME",
-        help="name or address under which devices reach it, the first is written into bundles (default: localhost)",
+        help="name or address under which devices reach it; repeat it for more: the first is written into bundles, and"
+        " under others than these nobody can connect (default: localhost, for this machine only)",
     )
     broker.add_argument("--port", type=int, help="(default: 8883)")
-    broker.add_argument("--listen", metavar="ADDRESS", help="of its machine (default: all)")
+    broker.add_argument(
+        "--listen", action="append", metavar="ADDRESS", help="of its machine, a single one (default: all)"
+    )
     broker.add_argument(
         "--login",
         choices=("both", "certificate", "password"),
@@ -82,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--all goes with --renew; it says that all certificates are to be renewed")
 
     def tell(outcome: Outcome) -> None:
-        print("\n".join(_summary(options.out, outcome)), flush=True)
+        print("\n".join(summary(options.out, outcome)), flush=True)
 
     outcome = provision(options.out, _request(options), datetime.now(UTC), tell)
     for line in _clear(options.out, outcome.record.uncleared):
@@ -99,6 +102,13 @@ def _request(options: argparse.Namespace) -> Request:
     changes: dict[str, Any] = {name: getattr(options, name) for name in _DECIDED if getattr(options, name) is not None}
     if options.task is not None:
         changes["task"] = str(options.task.resolve())
+    if options.listen is not None:
+        if len(options.listen) > 1:
+            raise ConfigError(
+                f"--listen is there {len(options.listen)} times; Mosquitto listens on one address of its machine, or,"
+                " without --listen, on all"
+            )
+        changes["listen"] = options.listen[0]
     if options.host:
         changes["hosts"] = tuple(dict.fromkeys(options.host))
     return Request(
@@ -114,99 +124,6 @@ def _request(options: argparse.Namespace) -> Request:
     )
 
 
-def _summary(out: Path, outcome: Outcome) -> list[str]:
-    record = outcome.record
-    where = f"broker {record.hosts[0]}:{record.port}"
-    lines = [f"{out}: federation {record.federation}, {_count(record.devices, 'device')}, {where}"]
-    if not outcome.changed and not outcome.opened:
-        lines.append("nothing to do: everything is as it should be")
-    lines += _bundles(out, outcome)
-    if not outcome.new:
-        lines += _to_carry(out, outcome)
-    if outcome.opened:
-        names = _some([str(path.relative_to(out)) if path != out else str(out) for path in outcome.opened])
-        lines.append(f"could be read by others, and is closed now: {names}; renew what they may have seen")
-    if outcome.absent:
-        lines.append(
-            f"not here, so left as it is: {_some(outcome.absent)}; --renew ID makes a bundle anew, with a new password"
-        )
-    if outcome.elsewhere:
-        lines.append(
-            f"federation.toml of {_some(outcome.elsewhere)} names another broker; it is yours: change it there"
-        )
-    if outcome.due or outcome.broker_due:
-        due = _some([*(["the broker's certificate"] if outcome.broker_due else []), *outcome.due])
-        lines.append(f"ends within {record.renew_days} days: {due}; --renew renews it")
-    if outcome.new:
-        lines += _next(out, record.devices[0], record.task)
-    return lines
-
-
-def _bundles(out: Path, outcome: Outcome) -> list[str]:
-    """Which bundles are other than they were, and what is to be done with them."""
-    lines = []
-    whole = [name for name in outcome.bundles if name not in outcome.without_password]
-    if whole:
-        lines.append(f"made or renewed: {_some(whole)}; each folder goes to its machine, and to no other")
-    if outcome.without_password:
-        lines.append(
-            f"renewed without password and settings, which only their machines have: {_some(outcome.without_password)};"
-            " copy the files over those that are there"
-        )
-    if outcome.locked_out:
-        lines.append(f"a new password: {_some(outcome.locked_out)}; cut off until the new bundle is on its machine")
-    return lines
-
-
-def _to_carry(out: Path, outcome: Outcome) -> list[str]:
-    """What has to be taken to machines beside bundles."""
-    lines = []
-    if "aggregator/signing.pem" in outcome.changed:
-        lines.append(
-            f"take {out}/aggregator/aggregator-keys to every device and the operator first, then the aggregator's"
-            " folder to its machine"
-        )
-    if "aggregator/device-keys" in outcome.changed:
-        lines.append(
-            f"{out}/aggregator/device-keys goes to the aggregator's and the operator's machine; it is read without a"
-            " restart"
-        )
-    if outcome.revoked:
-        lines.append(
-            f"revoked: {_some(outcome.revoked)}; take {out}/aggregator/revoked to the aggregator's machine; what was in"
-            f" {out}/devices for them is deleted"
-        )
-    elif "aggregator/revoked" in outcome.changed:
-        lines.append(f"take {out}/aggregator/revoked to the aggregator's machine")
-    if outcome.broker:
-        restart = "start it again" if "mosquitto.conf" in outcome.broker else "send it SIGHUP"
-        lines.append(
-            f"changed for the broker: {', '.join(outcome.broker)}; `fedmq broker --secure` follows by itself, else take"
-            f" {out}/broker to its machine and {restart}"
-        )
-    if outcome.redated:
-        lines.append(
-            "the list of revoked certificates was dated in the future, by a clock that was ahead, and is made anew;"
-            " start the broker again, also one of `fedmq broker --secure`: one that runs keeps the list from before"
-        )
-    return lines
-
-
-def _next(out: Path, device: str, task: str | None) -> list[str]:
-    copied = f"task.py in each bundle is a copy of {task}; if it imports files beside it, copy them there too"
-    return [
-        "no --task was given: put your task file into each bundle, and name it in its federation.toml"
-        if task is None
-        else copied,
-        f"keep {out}/authority/key.pem safe and offline: whoever has it can make certificates of this authority",
-        "next:",
-        f"  fedmq broker --secure {out}",
-        f"  fedmq aggregator --config {out}/aggregator/federation.toml",
-        f"  fedmq client --config {out}/devices/{device}/federation.toml",
-        f"  fedmq status --config {out}/operator/federation.toml",
-    ]
-
-
 def _clear(out: Path, client_ids: Sequence[str]) -> list[str]:
     """Remove what revoked devices have left on the broker; what came of it."""
     from fedmq.broker_config.provision.folder import OPERATOR, Folder
@@ -220,15 +137,6 @@ def _clear(out: Path, client_ids: Sequence[str]) -> list[str]:
         settings = load_settings(Folder(out).bundle(OPERATOR) / "federation.toml", environment={})
         clear_topics(settings, client_ids, _CLEAR_SECONDS)
     except (ConfigError, TransportError) as error:
-        return [f"what {_some(client_ids)} left on the broker may still be there ({error}); run this again later"]
+        return [f"what {some(client_ids)} left on the broker may still be there ({error}); run this again later"]
     note_cleared(out, client_ids)
-    return [f"what {_some(client_ids)} left on the broker is removed"]
-
-
-def _count(names: Sequence[str], what: str) -> str:
-    return f"{len(names)} {what}" + ("" if len(names) == 1 else "s")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return [f"what {some(client_ids)} left on the broker is removed"]

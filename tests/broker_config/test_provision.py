@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -89,14 +90,55 @@ def test_no_secret_is_in_anything_that_is_printed(provision: Provision) -> None:
     assert [secret for secret in secrets if secret in provision.said] == []
 
 
-def test_open_modes_are_closed_again(provision: Provision) -> None:
-    provision.begin("dev-1")
-    for name in ("devices/dev-1/password", "authority/key.pem", "broker/passwords", "provision.json"):
+@pytest.mark.parametrize(
+    ("opened", "advice"),
+    [
+        (
+            ("provision.json", "broker/passwords", "devices/dev-1/aggregator-keys"),
+            "no key and no password was among",
+        ),
+        (
+            ("authority/key.pem", "devices/dev-1/password"),
+            "nothing here makes authority/key.pem worthless",
+        ),
+        (
+            ("broker/identity.pem",),
+            "nothing here makes broker/identity.pem worthless for who has",
+        ),
+        (
+            ("devices/dev-1/password", "devices/dev-1/identity.pem", "devices/dev-2/signing.pem"),
+            "who has read secrets of dev-1, dev-2 can act as these devices, also after --renew: take them",
+        ),
+        (("operator/password",), "who has read secrets of the operator can act as it: move "),
+        (("aggregator/signing.pem",), "who has read secrets of the aggregator can act as it: move "),
+    ],
+)
+def test_open_modes_are_closed_again_and_what_repairs_it_is_said(
+    provision: Provision, opened: tuple[str, ...], advice: str
+) -> None:
+    provision.begin("dev-1", "dev-2")
+    for name in opened:
         (provision.root / name).chmod(0o644)
-    said = provision()
-    assert (
-        "could be read by others, and is closed now: provision.json, authority/key.pem, broker/passwords and 1" in said
-    )
+    said = provision().partition("could be read by others, and is closed now: ")[2].splitlines()
+    assert set(said[0].split(", ")) == set(opened)
+    assert said[1].startswith(advice)
+    assert len(said) == 2
+    assert "read by others" not in provision()
+    check_bundles(provision.root)
+
+
+def test_with_certificates_alone_a_read_key_of_the_aggregator_is_worth_something_until_it_ends(
+    provision: Provision,
+) -> None:
+    provision.begin("dev-1", options=("--login", "certificate"))
+    (provision.root / "aggregator" / "identity.pem").chmod(0o644)
+    assert "nothing here makes secrets of aggregator worthless" in provision()
+
+
+def test_what_only_its_owner_could_read_was_not_open(provision: Provision) -> None:
+    provision.begin("dev-1")
+    (provision.root / "authority" / "key.pem").chmod(0o400)
+    assert "read by others" not in provision()
     check_bundles(provision.root)
 
 
@@ -108,7 +150,7 @@ def test_a_folder_that_was_there_is_for_its_owner_only_too(provision: Provision)
     assert provision.root.stat().st_mode & 0o777 == 0o700
     assert "could be read by others" not in said  # nothing was in it
     provision.root.chmod(0o755)
-    assert f"could be read by others, and is closed now: {provision.root};" in provision()
+    assert f"could be read by others, and is closed now: {provision.root}\nno key and no" in provision()
 
 
 def test_what_a_link_leads_to_is_left_alone(provision: Provision) -> None:
@@ -175,11 +217,30 @@ def test_settings_are_the_users_once_they_are_written(provision: Provision) -> N
     file.write_text(file.read_text() + "publish_interval = 2.0\n")
     before = file.read_bytes()
     said = provision("--host", "10.0.0.7")
-    assert "federation.toml of aggregator, operator, dev-1 names another broker" in said
+    assert "federation.toml of aggregator, operator, dev-1 names a broker that is not mqtts://10.0.0.7:8884" in said
     assert file.read_bytes() == before
     file.unlink()
     provision()
     assert load_settings(file, environment={}).broker.url == "mqtts://10.0.0.7:8884"
+
+
+def test_names_that_the_broker_loses_are_named_with_the_way_to_keep_them(provision: Provision) -> None:
+    assert "bundles name the broker localhost, which is right on this machine only" in provision.begin("dev-1")
+    said = provision("--host", "broker.example")
+    assert (
+        "who connects to the broker as localhost, 127.0.0.1, ::1 cannot any more (`Hostname mismatch`): its certificate"
+        " is for broker.example only; to keep all: --host broker.example --host localhost --host 127.0.0.1 --host ::1\n"
+    ) in said
+    assert "cannot any more" not in provision()
+    said = provision("--host", "broker.example", "--host", "localhost")
+    assert "cannot any more" not in said
+    assert "names a broker" not in said  # which bundles still call localhost
+
+
+def test_a_new_federation_of_a_named_broker_loses_no_name(provision: Provision) -> None:
+    said = provision.begin("dev-1", options=("--host", "broker.example"))
+    assert "localhost" not in said
+    assert "cannot any more" not in said
 
 
 def test_an_added_device_changes_nobody_elses_files(provision: Provision) -> None:
@@ -242,7 +303,9 @@ def test_renewing_is_for_what_is_due_or_named_or_all(provision: Provision) -> No
     assert renewed("--renew") == set()
     assert renewed("--renew", "dev-2") == {"dev-2"}
     assert renewed("--renew", "--renew-days", "70", "--server-days", "397") == {"broker"}
-    assert "ends within 95 days: aggregator, operator, dev-1 and 1 more;" in provision("--renew-days", "95")
+    assert re.search(
+        r"ends within 95 days: aggregator on \S+, operator on .* and 1 more;", provision("--renew-days", "95")
+    )
     assert renewed("--renew", "--all") == {"broker", "aggregator", "operator", "dev-1", "dev-2"}
 
 
@@ -282,6 +345,15 @@ def test_a_certificate_that_is_renewed_leaves_the_old_one_to_be_revoked_too(prov
         (("--host", "1.2.3"), "--host '1.2.3': expected"),
         (("--host=-a.example",), "expected a host name"),
         (("--host", ""), "expected a host name"),
+        (
+            ("--listen", "::1", "--listen", "127.0.0.1"),
+            "--listen is there 2 times; Mosquitto listens on one",
+        ),
+        (
+            ("--add", "DEV-1"),
+            "--add: client ids 'dev-1' and 'DEV-1' differ only in case, and on a disk",
+        ),
+        (("--add", "a", "A"), "--add: client ids 'a' and 'A' differ only in case"),
         (("--listen", "broker.example"), "--listen 'broker.example': expected an IP address of the broker's machine"),
         (
             ("--listen", "fe80::1%x\nlistener 1883\nallow_anonymous true"),

@@ -78,8 +78,8 @@ def test_what_is_left_is_usable_and_the_next_run_finishes_it_and_tells_of_both(
     whole = begun(0)
     with monkeypatch.context() as patch:
         disk = Disk(patch)
-        # What is said of the broker's statuses after that depends on the broker.
-        told = whole(*arguments).replace(str(whole.root), "ROOT").partition("the status of")[0]
+        # What is said of the revoked devices' topics after that depends on the broker.
+        told = whole(*arguments).replace(str(whole.root), "ROOT").partition("what dev-2 left")[0]
         steps = disk.steps
     files = content(whole.root)
     assert 10 < steps < 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,7 +49,8 @@ def test_what_ends_is_said_of_bundles_that_were_taken_away_too(provision: Provis
     said = provision()
     assert "nothing to do" in said
     assert "not here, so left as it is: aggregator, operator, dev-1 and 1 more;" in said
-    assert "ends within 60 days: aggregator, operator, dev-1 and 1 more;" in said
+    end = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}"
+    assert f"ends within 60 days: aggregator on {end}, operator on {end}, dev-1 on {end} and 1 more;" in said
     assert content(provision.root) == before
 
 
@@ -123,7 +125,24 @@ def test_new_keys_are_there_to_be_carried_also_where_the_bundles_are_not(provisi
 
 def test_a_device_of_any_name_hides_nothing_of_the_broker(provision: Provision) -> None:
     provision.begin("broker", options=("--server-days", "30"))
-    assert "ends within 60 days: the broker's certificate;" in provision()
+    assert "ends within 60 days: the broker's certificate on 2" in provision()
+
+
+def test_what_ends_first_is_named_first(provision: Provision) -> None:
+    provision.begin("dev-1", options=("--server-days", "30", "--device-days", "40"))
+    provision("--add", "dev-2", "--device-days", "20")
+    named = provision().partition("ends within 60 days: ")[2].partition(" and ")[0]
+    assert re.sub(r" on [\d-]+", "", named).split(", ") == ["dev-2", "the broker's certificate", "aggregator"]
+
+
+def test_a_certificate_that_ends_with_the_authority_and_so_sooner_than_was_asked_for_is_told_of(
+    provision: Provision,
+) -> None:
+    said = provision.begin("dev-1", options=("--authority-days", "100", "--device-days", "5000", "--server-days", "50"))
+    end = f"{datetime.now(UTC) + timedelta(days=100):%Y-%m-%d}"
+    assert f"the authority ends on {end}, and what was made now ends with it, before its 5000 days" in said
+    assert "the authority ends" not in provision()
+    assert "the authority ends" not in provision("--add", "dev-2", "--device-days", "90")
 
 
 def test_an_authority_that_lasts_shorter_than_devices_is_not_renewed_each_time(tmp_path: Path) -> None:
