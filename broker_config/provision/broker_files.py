@@ -55,7 +55,8 @@ def _passwords(folder: Folder, record: Record, bundles: Mapping[str, Bundle]) ->
             if line is None:
                 raise ConfigError(
                     f"{folder.passwords}: {user} is not in it, and its password is not in {folder.root} either;"
-                    f" --renew {account} makes it a new one"
+                    f" --renew {account} makes it a new one, or, if it was revoked after provision.json was copied,"
+                    f" --revoke {account} takes it out again"
                 )
             lines[user] = line
         else:

@@ -202,3 +202,17 @@ def test_a_certificate_is_known_before_it_is_written(provision: Provision, monke
     monkeypatch.setattr(os, "replace", looking)
     provision("--renew", "dev-2")
     assert len(written) == 1
+
+
+def test_an_older_copy_of_the_record_lets_nobody_in_again_and_says_what_to_do(provision: Provision) -> None:
+    provision.begin("dev-1", "dev-2")
+    record = provision.root / "provision.json"
+    copy = record.read_bytes()
+    provision("--revoke", "dev-2")
+    record.write_bytes(copy)
+    out = (provision.root / "broker" / "revoked.pem").read_bytes()
+    assert "or, if it was revoked after provision.json was copied, --revoke dev-2 takes it out" in provision.fails()
+    provision("--revoke", "dev-2")
+    assert (provision.root / "broker" / "revoked.pem").read_bytes() == out
+    assert b"f.dev-2:" not in (provision.root / "broker" / "passwords").read_bytes()
+    assert (provision.root / "aggregator" / "revoked").read_text() == "dev-2\n"
