@@ -11,10 +11,8 @@ from fedmq.aggregator.buckets import Buckets
 
 __all__ = ["Shares"]
 
-_BESIDE_OTHERS, _ALONE = (
-    0.5,
-    0.9,
-)  # of the time; the rest is left for whoever is new, whose messages wait behind its own
+# Of the time; the rest is left for whoever is new, whose messages wait behind its own.
+_BESIDE_OTHERS, _ALONE = 0.5, 0.9
 _AT_ONCE_SECONDS = 2.0  # for who comes back with all that it has made
 _FOR_NOTHING = 5.0  # times as much is counted of an update that is refused: a tenth of the time beside others
 _OTHERS_SECONDS = 600.0  # since another client was heard, that a client is not alone
