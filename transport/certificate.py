@@ -11,6 +11,7 @@ __all__ = ["Certificate", "of_the_broker", "of_this_login"]
 
 _DAY = 86_400.0
 _SOON = 30 * _DAY
+_DATED_BACK = 365 * _DAY  # what provisioning makes, for devices whose clock is behind: no part of its lifetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Certificate:
 
     def ends_soon(self, now: float) -> bool:
         """Whether it ends within 30 days, or within a third of its lifetime if that is less."""
-        return self.until - now <= min(_SOON, (self.until - self.since) / 3)
+        lifetime = self.until - self.since
+        return self.until - now <= min(_SOON, (lifetime - _DATED_BACK if lifetime > _DATED_BACK else lifetime) / 3)
 
     def ends(self, now: float) -> str:
         """When it ends, such as `2026-12-06, in 9 days`."""

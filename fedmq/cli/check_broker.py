@@ -25,6 +25,7 @@ from fedmq.schemas.wire import decode, encode
 from fedmq.settings import Settings
 from fedmq.transport.link import Connected, Disconnected, Event, Link, Message, Refused
 from fedmq.transport.mqtt import MqttLink
+from fedmq.transport.mqtt_reasons import CUT_AGAIN
 
 __all__ = ["check_broker"]
 
@@ -108,7 +109,7 @@ def _try(
     heard = False
     until = time.monotonic() + _ECHO_SECONDS
     while event := link.poll(0.0 if heard else max(0.0, until - time.monotonic())):
-        _note(event, refused, f"{where}: cut the connection at {len(probe):,} bytes", client_id)
+        _note(event, refused, f"{where}: cut the connection at {len(probe):,} bytes", client_id, f"; {CUT_AGAIN}")
         heard = heard or (isinstance(event, Message) and event.topic == own and event.payload == probe)
     if not heard:
         # Brokers often say yes and do nothing; this is the one topic where that shows.
@@ -172,14 +173,14 @@ def _connect(link: Link, where: str) -> int | None:
             raise TransportError(f"{where}: no answer within {_SECONDS:g} s")
 
 
-def _note(event: Event, refused: dict[str, str], where: str, client_id: str) -> None:
-    """Remember what the broker refuses; raises TransportError when it ends the connection."""
+def _note(event: Event, refused: dict[str, str], where: str, client_id: str, advice: str = "") -> None:
+    """Remember what the broker refuses; raises TransportError, with `advice`, when it ends the connection."""
     if isinstance(event, Refused):
         refused[event.topic] = event.reason
     elif isinstance(event, Disconnected) and event.taken_over:
         raise TransportError(f"{where}: {client_id} is at work elsewhere and took its connection back; stop it first")
     elif isinstance(event, Disconnected):
-        raise TransportError(f"{where}: {event.reason}")
+        raise TransportError(f"{where}: {event.reason}{advice}")
 
 
 def _is_online(payload: bytes) -> bool:

@@ -9,15 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from fedmq.broker_config.provision import certificates
 from fedmq.broker_config.provision.decisions import Request
 from fedmq.broker_config.provision.provisioning import provision
 from fedmq.connect import mqtt_link
 from fedmq.settings import load_settings
+from fedmq.transport import certificate
 from fedmq.transport.certificate import Certificate, of_this_login
 from fedmq.transport.mqtt_login import Login
 from fedmq.transport.mqtt_settings import MqttSettings
 
 DAY = 86_400.0
+
+
+def test_a_lifetime_is_counted_without_what_provisioning_dates_back() -> None:
+    assert certificates._BACKDATED.total_seconds() == certificate._DATED_BACK
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,8 @@ DAY = 86_400.0
         (9, 2.9, True),
         (90, 31, False),
         (60, 21, False),
+        (365 + 20, 7, False),  # as provisioned for 20 days
+        (365 + 20, 6, True),
     ],
 )
 def test_soon_is_within_30_days_or_a_third_of_its_life(days: float, left: float, soon: bool) -> None:
@@ -37,10 +45,10 @@ def test_soon_is_within_30_days_or_a_third_of_its_life(days: float, left: float,
 
 
 def test_it_is_said_when_it_ends_and_what_to_do() -> None:
-    certificate = Certificate("the certificate", 0.0, 10 * DAY, "renew it")
-    assert certificate.warning(1.9 * DAY) == "the certificate ends on 1970-01-11, in 8 days; renew it"
-    assert certificate.ends(8.5 * DAY) == "1970-01-11, in 36 hours"
-    assert certificate.ends(11 * DAY) == "1970-01-11, which is over"
+    shown = Certificate("the certificate", 0.0, 10 * DAY, "renew it")
+    assert shown.warning(1.9 * DAY) == "the certificate ends on 1970-01-11, in 8 days; renew it"
+    assert shown.ends(8.5 * DAY) == "1970-01-11, in 36 hours"
+    assert shown.ends(11 * DAY) == "1970-01-11, which is over"
 
 
 def made(folder: Path, days_ago: float) -> MqttSettings:
