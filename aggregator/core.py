@@ -61,6 +61,7 @@ class AggregatorCore:
         self._follows_norms = any(bound is not None and bound.medians is not None for bound in bounds)
         self._kept: KeptUpdates | None = None
         self._own_metrics: Metrics | None = None
+        self._devices_reach: float | None = None  # as of the last time that they were asked
         self._last_accepted: tuple[str, float] | None = None  # whose update, and when
         state.scores.always = goal.metric
         if strategy.momentum and state.velocity is None:
@@ -354,10 +355,10 @@ class AggregatorCore:
         """Which part of the goal is reached now; None if the run goes on, or has ended before."""
         if self.state.finished is not None:
             return None
-        goal, devices = self.goal, None
-        if goal.target is not None and goal.source == "devices" and self.state.scores.ask_again(now):
-            devices = self.state.scores.reached_by_most(goal.metric, higher_is_better=goal.higher_is_better)
-        return goal.reached(self.state.version, now, devices, self._own_metrics)
+        goal, scores = self.goal, self.state.scores
+        if goal.target is not None and goal.source == "devices" and scores.ask_again(now):
+            self._devices_reach = scores.reached_by_most(goal.metric, higher_is_better=goal.higher_is_better)
+        return goal.reached(self.state.version, now, self._devices_reach, self._own_metrics)
 
     def _end_if_reached(self, now: float) -> None:
         reached = self._why_ended(now)

@@ -166,7 +166,11 @@ class Reception:
     def judge_next(self) -> None:
         """Judge the updates that wait, and answer the offers, until one of them takes a thread."""
         while self.may_judge:
-            self._judge(*self._turns.next())
+            client_id, offer, body = self._turns.next()
+            if client_id in self._door.out():  # since it came
+                self._turn_away(client_id, offer)
+            else:
+                self._judge(client_id, offer, body)
 
     def judged(self, timeout: float = 0.0) -> bool:
         """Go on with what a thread has done, if it has within `timeout` seconds; whether the core is no thread's."""

@@ -35,7 +35,10 @@ class Turns:
             body: the encoded update; empty if it did not come with the offer.
 
         """
-        own = {update: waits for update, waits in self._of.get(client_id, {}).items() if update != offer.update}
+        own = dict(self._of.get(client_id, {}))
+        before, kept = own.pop(offer.update, (None, body))
+        if not body and before is not None and before.digest == offer.digest:
+            body = kept  # a device repeats an offer without the bytes that it has sent
         others = sum(len(waits) for name, waits in self._of.items() if name != client_id)
         if len(own) >= _MOST_OF_ONE or others + len(own) >= _MOST:
             return False

@@ -146,7 +146,10 @@ def _answers(host: str, port: int) -> bool:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+    except OSError as error:  # somebody has moved it away
+        return f"{log} cannot be read: {error.strerror}"
     return f"{log} ends with:\n" + "\n".join(f"  {line}" for line in lines)
 
 

@@ -187,7 +187,7 @@ class SecureBroker:
         try:
             # As it was: what has changed meanwhile is followed after that.
             self.running = self._start(self._configuration)
-        except (TransportError, StoreError) as error:
+        except (ConfigError, TransportError, StoreError) as error:  # the binary too may be away for a moment
             return self._ended(f"could not be started: {error}", time.monotonic())
         self._start_at = None
         self._restarts.started(time.monotonic())

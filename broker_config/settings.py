@@ -85,7 +85,7 @@ class BrokerSettings(BaseModel):
         if self.password_file is None:
             return None if self.password is None else self.password.get_secret_value()
         try:
-            password = self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+            password = self.password_file.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except OSError as error:
             raise ConfigError(
                 f"broker.password_file: {self.password_file} cannot be read ({error.strerror}); "

@@ -14,7 +14,7 @@ from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.scores import Scores
 from fedmq.aggregator.staleness import constant
-from fedmq.aggregator.strategies import STRATEGIES, fedasync, fedavg
+from fedmq.aggregator.strategies import STRATEGIES, fedasync, fedavg, median
 from fedmq.schemas.errors import ProtocolError
 from fedmq.schemas.messages import Evaluation, Later, Missing
 from tests.aggregator.small_run import SmallRun, offer_of, outbox, plain_fedbuff
@@ -207,6 +207,16 @@ def test_what_devices_reach_is_asked_for_when_it_may_be_another_and_otherwise_no
     run.core.tick(at)
     assert run.state.finished == "accuracy 0.9500"
     assert asked == ["accuracy"] * 2
+
+
+def test_to_ask_how_much_a_tick_would_close_changes_nothing() -> None:
+    run = SmallRun(median(buffer_size=9, flush_timer=False), goal=Goal(target=0.9))
+    for client in ("alice", "bob", "carol"):
+        run.deliver(client, 1.0, now=10.0, evaluation=Evaluation(num_samples=10, metrics={"accuracy": 0.95}))
+    assert run.state.finished is None
+    assert run.core.closing_bytes(11.0) == 3 * run.state.weights.nbytes
+    run.core.tick(11.0)
+    assert run.state.finished == "accuracy 0.9500"
 
 
 def test_what_the_goal_asks_for_is_in_every_summary() -> None:

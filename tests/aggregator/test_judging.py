@@ -361,6 +361,31 @@ def test_who_is_taken_out_while_their_update_is_judged_keeps_that_verdict(
     assert (hall.core.state.accepted, hall.core.state.rejected.total()) == (1, 0)
 
 
+def test_who_is_taken_out_while_their_offer_waits_is_turned_away(
+    hall: Hall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "revoked"
+    out.write_text("")
+    hall.service._door._revoked = Revoked(out)
+    judging, goes_on = threading.Event(), threading.Event()
+
+    def slowly(offer: Offer, body: memoryview, rules: Rules, digest: str | None) -> Iterable[tuple[int, Vector]]:
+        judging.set()
+        assert goes_on.wait(20)
+        return admit_body(offer, body, rules, digest)
+
+    monkeypatch.setattr("fedmq.aggregator.core.admit_body", slowly)
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert judging.wait(20)
+    hall.offer("bob", 1.0)
+    hall.pass_time(0.5)
+    out.write_text("bob\n")
+    goes_on.set()
+    hall.until(lambda: hall.receipts.get("bob"))
+    assert [receipt.reason for receipt in hall.receipts["bob"]] == ["revoked"]
+    assert hall.core.state.accepted == 1
+
+
 def test_the_bytes_of_an_update_outlive_a_commit_that_began_before_its_verdict(
     hall: Hall, monkeypatch: pytest.MonkeyPatch
 ) -> None:

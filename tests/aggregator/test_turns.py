@@ -56,6 +56,17 @@ def test_the_same_offer_again_takes_the_place_that_it_has() -> None:
     assert order(turns) == [("alice", 1)]
 
 
+def test_an_offer_that_is_repeated_without_its_bytes_has_those_that_came_before() -> None:
+    turns = waiting("bob")
+    assert turns.wait("alice", offer("alice", 0), memoryview(b"bytes"))
+    assert turns.wait("alice", offer("alice", 0), NOTHING)
+    other = offer("alice", 1)
+    assert turns.wait("alice", other, memoryview(b"of another"))
+    assert turns.wait("alice", other.model_copy(update={"digest": "0" * 64}), NOTHING)
+    turns.next()
+    assert [bytes(turns.next()[2]) for _ in range(2)] == [b"bytes", b""]
+
+
 def test_no_client_has_more_places_than_a_device_keeps_updates_and_all_together_have_so_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmq.broker_config import log_file, restarts
+from fedmq.broker_config import log_file, mosquitto, restarts
 from fedmq.broker_config.provision.decisions import Request
 from fedmq.broker_config.provision.provisioning import provision
 from fedmq.broker_config.secure import SecureBroker
@@ -299,6 +299,26 @@ def test_a_broker_that_cannot_be_started_again_is_given_up(made: Provisioned, mo
         assert all("could not be started: the mosquitto broker ended while starting" in line for line in said[1:])
         with pytest.raises(TransportError, match=r"ended 5 times, each within 60 s of its start; at last it could not"):
             settle(broker)
+
+
+@pytest.mark.parametrize("away", ["the log", "the binary"])
+def test_what_is_away_for_a_moment_ends_no_back_off(
+    made: Provisioned, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    monkeypatch.setattr(restarts, "_FIRST_SECONDS", 0.01)
+    with SecureBroker(made.root) as broker:
+        passwords = (made.broker / "passwords").read_bytes()
+        with monkeypatch.context() as patch:
+            if away == "the log":
+                broker.running.log.unlink()
+                (made.broker / "passwords").unlink()
+            else:
+                patch.setattr(mosquitto, "find_mosquitto", lambda: None)
+            broker.running.kill()
+            assert "was ended by signal 9" in settle(broker)
+            assert "could not be started" in settle(broker)
+        (made.broker / "passwords").write_bytes(passwords)
+        assert settle(broker) == "Mosquitto was started again"
 
 
 @linux
