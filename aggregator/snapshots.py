@@ -56,6 +56,11 @@ class _Coming:
         return self.part * self.head.part_bytes >= self.body.size
 
 
+# Topics that a head on the broker is believed to have filled: it may be anybody's, and say anything, and each of them is
+# emptied with a message. What this folder's aggregators have filled stands in their notes, however many they are.
+_MOST_SHOWN = 4096
+
+
 class Snapshots:
     """Publishes one snapshot at a time in parts.
 
@@ -112,7 +117,7 @@ class Snapshots:
         self._newest = head.slot
         if not _same(self._slots[head.slot].head, head):
             self._slots[head.slot] = _Slot(head, since=now)
-        parts = -(-head.size // head.part_bytes)
+        parts = min(-(-head.size // head.part_bytes), _MOST_SHOWN)
         self._notes.filled = [max(parts, filled) for filled in self._notes.filled]
         self._note(head.slot, head)
 

@@ -102,6 +102,22 @@ class Showing:
         self.snapshots.need("slow", Need(run=RUN, version=version, parts=parts), now)
 
 
+def test_a_head_that_claims_any_number_of_topics_has_few_of_them_emptied(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    head = Showing(broker, tmp_path / "first").show(0, 0.0)
+    planted = head.model_copy(update={"size": 1 << 60, "part_bytes": 1})
+    showing = Showing(broker, tmp_path / "second", shown=planted)
+    emptied: list[str] = []
+
+    def counted(topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
+        emptied.append(topic)
+        return True
+
+    showing.link.publish = counted  # type: ignore[method-assign]
+    showing.snapshots.clear()
+    assert len(emptied) == 2 * (4096 + 1)  # of each slot, and that it is empty
+
+
 def test_a_slot_that_somebody_reads_is_kept_over_a_lost_connection(tmp_path: Path) -> None:
     showing = Showing(MemoryBroker(), tmp_path)
     first = showing.show(0, 0.0)
