@@ -56,8 +56,8 @@ class _Coming:
         return self.part * self.head.part_bytes >= self.body.size
 
 
-# Topics that a head on the broker is believed to have filled: it may be anybody's, and say anything, and each of them is
-# emptied with a message. What this folder's aggregators have filled stands in their notes, however many they are.
+# Topics that a head on the broker is believed to have filled: it may be anybody's, and say anything, and to empty each
+# of them takes a message. What this folder's aggregators have filled stands in their notes, however many they are.
 _MOST_SHOWN = 4096
 
 
