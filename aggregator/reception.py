@@ -35,6 +35,7 @@ __all__ = ["Reception"]
 
 log = logging.getLogger("fedmq.aggregator")
 
+_MOST_STATUS_BYTES = 1 << 16  # that is kept for a moment; no header may be larger
 _HELD_SECONDS = 1.0  # until an update is offered again while a huge buffer is written
 
 
@@ -97,7 +98,7 @@ class Reception:
         self._turns = Turns(max(LARGE_BYTES, 2 * min(self._most_bytes, link.max_message_bytes)))
         self._shares = Shares()
         self._failed: tuple[str, Offer, Exception] | None = None
-        self._statuses: list[tuple[str, Message]] = []  # that came while the core or its buffer was a thread's
+        self._statuses: dict[str, Message] = {}  # each client's newest, while the core or its buffer is a thread's
         self._step = step
         self._now = now
 
@@ -142,7 +143,9 @@ class Reception:
         if message.payload:
             self._door.wasted(sender)
             if self._at_work:
-                self._statuses.append((sender, message))
+                if len(message.payload) > _MOST_STATUS_BYTES:
+                    raise ProtocolError("too_large", f"a status of {len(message.payload)} bytes")
+                self._statuses[sender] = message
             else:
                 self._take_status(sender, message)
         return True
@@ -188,8 +191,8 @@ class Reception:
             return True
         for client_id in self._door.settle():
             self._shut_out(client_id)
-        statuses, self._statuses = self._statuses, []
-        for client_id, message in statuses:
+        statuses, self._statuses = self._statuses, {}
+        for client_id, message in statuses.items():
             try:
                 self._take_status(client_id, message)
             except ProtocolError as error:

@@ -199,6 +199,21 @@ def test_who_comes_or_goes_while_a_thread_judges_does_so_after_it(hall: Hall, mo
     hall.until(lambda: came == ["bob"])
 
 
+def test_of_statuses_while_a_thread_judges_each_clients_newest_is_kept_and_none_that_is_huge(hall: Hall) -> None:
+    hall.goes_on.clear()
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert hall.judging.wait(20)
+    for number in range(50):
+        status = ClientStatus(state="online", client_id="bob", incarnation=f"{number:032x}")
+        hall.service.handle(Message(TOPICS.status("bob"), encode(status)))
+    hall.service.handle(Message(TOPICS.status("mallory"), bytes(1 << 20)))
+    kept = hall.service._reception._statuses
+    assert list(kept) == ["bob"]
+    assert kept["bob"].payload == encode(status)
+    hall.goes_on.set()
+    hall.until(lambda: hall.core.state.rejected["too_large"] == 1)
+
+
 def bob_comes_while_alice_is_judged(hall: Hall) -> None:
     bob = hall.offer("bob", 3.0)
     bobs = hall.body
