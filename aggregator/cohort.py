@@ -65,7 +65,7 @@ class CohortState:
             return
         if self.first_at is None:
             self.first_at = now
-        if self.half_at is None and 2 * len(delivered) >= len(self._waited_for(delivered)):
+        if self.half_at is None and 2 * len(delivered) >= len(self.waited_for(delivered)):
             self.half_at = now
 
     def missed(self, delivered: AbstractSet[str]) -> None:
@@ -95,7 +95,7 @@ class CohortState:
         """Why the cohort is closed now; None if it is still waited for."""
         if self.members is None or not delivered:
             return None
-        members = self._waited_for(delivered)
+        members = self.waited_for(delivered)
         if len(delivered) >= math.ceil(len(members) / rule.over_selection):
             return "cohort"
         if not (members - delivered) & self.online:
@@ -114,6 +114,6 @@ class CohortState:
         first = 0.0 if self.first_at is None else self.first_at - self.frozen_at
         return self.frozen_at + max(_LEAST_FOR_HALF_SECONDS, _PATIENCE * first)
 
-    def _waited_for(self, delivered: AbstractSet[str]) -> AbstractSet[str]:
+    def waited_for(self, delivered: AbstractSet[str]) -> AbstractSet[str]:
         """The members but for those that were refused or are silent, and whose update is not in all the same."""
         return (self.members or frozenset()) - ((self.refused | self.silent) - delivered)

@@ -60,14 +60,14 @@ def _of_a_round(core: AggregatorCore, rule: Cohort) -> Wait | None:
         here = len(cohort.online | delivered)
         what = f"a round of {core.strategy.name} waits for {rule.clients} clients to be online, {here} {_are(here)}"
         return Wait(f"{what}; start more, or set aggregator.clients lower", sure=True)
-    members = cohort.members - (cohort.refused - delivered)
+    members = cohort.waited_for(delivered)
     number = math.ceil(len(members) / rule.over_selection) - len(delivered)
-    silent = (members - delivered) & cohort.online
+    to_come = (members - delivered) & cohort.online
     what = f"a round of {core.strategy.name} waits for {number} more of its {len(members)} updates"
-    if not silent:
+    if not to_come:
         what += f"; offline {_are(len(members))} {_names(members)}, and others are refused until one of them has come"
         return Wait(f"{what}; start one of them again", sure=True)
-    what += f"; online and silent {_are(len(silent))} {_names(silent)}; see what `fedmq status` says of them"
+    what += f"; online and silent {_are(len(to_come))} {_names(to_come)}; see what `fedmq status` says of them"
     if rule.deadline is None:
         way = "aggregator.deadline would end a round without them"
     else:
@@ -85,9 +85,8 @@ def _of_slots(core: AggregatorCore) -> Wait:
     if wanted == needs > 1:
         way = "the rule needs so many: start more clients, or set one_per_client = false"
     else:
-        way = (
-            "start more clients, or set aggregator.buffer_size lower; else the flush timer makes a version without them"
-        )
+        less = "set aggregator.buffer_size lower" if wanted > 2 else "set one_per_client = false"
+        way = f"start more clients, or {less}; else the flush timer makes a version without them"
     return Wait(f"{what}; {way}", sure=len(core.state.ledger) < wanted)
 
 

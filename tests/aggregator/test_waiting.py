@@ -59,6 +59,14 @@ def test_a_timer_that_ends_the_wait_is_named() -> None:
     assert "set aggregator.buffer_size lower; else the flush timer makes a version without them" in clock.passes(35)
 
 
+def test_no_buffer_of_one_is_advised_which_would_be_refused() -> None:
+    run = SmallRun(plain_fedbuff(2, one_per_client=True))
+    clock = Clock(run.core)
+    run.deliver("ada", 1.0)
+    clock.passes(1)
+    assert "start more clients, or set one_per_client = false; else the flush timer" in clock.passes(35)
+
+
 def test_clients_that_were_here_before_may_be_training_for_longer() -> None:
     run = SmallRun(plain_fedbuff(4, one_per_client=True))
     clock = Clock(run.core)
@@ -107,6 +115,18 @@ def test_a_round_that_waits_for_who_is_online_and_silent_names_it(deadline: floa
     said = clock.passes(310)
     assert said.startswith("a round of fedavg waits for 1 more of its 2 updates; online and silent is bob; ")
     assert says in said
+
+
+def test_who_let_a_deadline_pass_is_none_that_a_round_waits_for() -> None:
+    run = SmallRun(fedavg(clients=4))
+    for client in FLEET:
+        run.core.presence(client, True, 0.0)
+    run.publish()
+    run.core.cohort.silent.add("dan")
+    clock = Clock(run.core)
+    run.deliver("ada", 1.0, now=0.0)
+    said = clock.passes(600)
+    assert "waits for 2 more of its 3 updates; online and silent are bob, cleo;" in said
 
 
 def test_a_round_all_of_whose_clients_went_says_that_others_are_refused() -> None:
