@@ -58,7 +58,7 @@ class _Coming:
 
 # Topics that a head on the broker is believed to have filled: it may be anybody's, and say anything, and to empty each
 # of them takes a message. What this folder's aggregators have filled stands in their notes, however many they are.
-_MOST_SHOWN = 4096
+_MOST_SHOWN = 2048
 
 
 class Snapshots:

@@ -115,7 +115,7 @@ def test_a_head_that_claims_any_number_of_topics_has_few_of_them_emptied(tmp_pat
 
     showing.link.publish = counted  # type: ignore[method-assign]
     showing.snapshots.clear()
-    assert len(emptied) == 2 * (4096 + 1)  # of each slot, and that it is empty
+    assert len(emptied) == 2 * (2048 + 1)  # of each slot, and that it is empty
 
 
 def test_a_slot_that_somebody_reads_is_kept_over_a_lost_connection(tmp_path: Path) -> None:
