@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from fedmq.aggregator.allowance import Allowance
-from fedmq.aggregator.bases import nearest
+from fedmq.aggregator.base_snapshots import nearest
 from fedmq.aggregator.clipping import Bound
 from fedmq.aggregator.folding import LARGEST, is_bounded
 from fedmq.aggregator.quarantine import QuarantineRule

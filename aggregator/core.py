@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from fedmq.aggregator.admission import Rules, admit_body, admit_header
-from fedmq.aggregator.bases import nearest, to_drop
+from fedmq.aggregator.base_snapshots import nearest, to_drop
 from fedmq.aggregator.buffer import Buffer, Folded, step
 from fedmq.aggregator.clipping import norm as norm_of
 from fedmq.aggregator.clipping import scaled

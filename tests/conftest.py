@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fedmq.broker_config.child import start_child
 from fedmq.broker_config.mosquitto import find_mosquitto
 from fedmq.broker_config.start import RunningBroker, start_broker
 from tests.brokers import RunMosquitto
-from tests.system.processes import PATIENCE, until
+from tests.system.processes import PATIENCE, TASK, until
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +86,12 @@ def run_mosquitto(mosquitto_installed: None, tmp_path: Path) -> Iterator[RunMosq
     for process in processes:
         process.terminate()
         process.wait(PATIENCE)
+
+
+@pytest.fixture
+def beside_a_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The test works in a folder of its own, with a small `task.py` in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(sys, "path", list(sys.path))  # a task's folder comes first on it
+    Path("task.py").write_text(TASK)

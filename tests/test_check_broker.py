@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,8 @@ from fedmq.schemas.wire import decode, encode
 from fedmq.settings import load_settings
 from fedmq.transport.link import Message
 from tests.brokers import PATIENCE, expect, fence, opened, subscribed, take
-from tests.system.processes import TASK
 
-pytestmark = pytest.mark.broker
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(sys, "path", list(sys.path))  # a task's folder comes first on it
-    Path("task.py").write_text(TASK)
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("beside_a_task")]
 
 
 def test_check_leaves_a_device_alone_that_is_online(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,9 +24,9 @@ from fedmq.settings import Settings, load_settings
 from fedmq.unheard import Unheard
 from tests.brokers import PATIENCE, opened
 from tests.security.ground import Ground, ground, settle
-from tests.system.processes import TASK, until
+from tests.system.processes import until
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("beside_a_task")]
 
 TOPICS = Topics("f")
 
@@ -37,14 +36,6 @@ def made(mosquitto_installed: None, tmp_path_factory: pytest.TempPathFactory) ->
     """Its broker runs, and nobody else."""
     with ground(tmp_path_factory.mktemp("ground")) as federation:
         yield federation
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(sys, "path", list(sys.path))  # a task's folder comes first on it
-    Path("task.py").write_text(TASK)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from fedmq.aggregator.state import State
 from fedmq.aggregator.strategies import Strategy, fedbuff
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.layout import Entry, Layout, Vector
-from fedmq.schemas.messages import Later, Missing, Offer, UpdateId
+from fedmq.schemas.messages import Head, Later, Missing, Offer, UpdateId
+from fedmq.schemas.plan import Plan
 
 RUN = "0" * 31 + "1"
 
@@ -67,6 +68,19 @@ def offer_of(
 def plain_fedbuff(buffer_size: int = 1, **settings: Any) -> Strategy:
     """FedBuff that goes the whole way to the mean of its buffer, for numbers that are easy to follow."""
     return fedbuff(buffer_size=buffer_size, **({"server_learning_rate": 1.0} | settings))
+
+
+def head_of(version: int, size: int) -> Head:
+    """The head of a snapshot of so many bytes."""
+    return Head(
+        run=RUN,
+        version=version,
+        plan=Plan(),
+        layout=layout_of(1).digest,
+        codec="float32",
+        size=size,
+        digest=f"{version:064x}",
+    )
 
 
 class SmallRun:

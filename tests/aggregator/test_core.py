@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmq.aggregator.bases import nearest
+from fedmq.aggregator.base_snapshots import nearest
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.scores import Scores

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedmq.aggregator import publisher, reception, writer
-from fedmq.aggregator.admission import Rules, admit_body
+from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
@@ -24,7 +24,6 @@ from fedmq.aggregator.store import Commit, Store
 from fedmq.aggregator.transfers import Transfers
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import StoreError
-from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import ClientStatus, Head, Offer, Part, Receipt, Reply
 from fedmq.schemas.parts import HEADER_BYTES, cut
 from fedmq.schemas.plan import Plan
@@ -348,26 +347,23 @@ def test_a_disk_that_cannot_be_read_is_no_verdict(hall: Hall, monkeypatch: pytes
     assert hall.receipts["alice"][0].verdict == "accepted"
 
 
-def test_who_is_taken_out_while_their_update_is_judged_keeps_that_verdict(
-    hall: Hall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "revoked"
-    out.write_text("")
-    hall.service._door._revoked = Revoked(out)
-    judging, goes_on = threading.Event(), threading.Event()
+@pytest.fixture
+def out(hall: Hall, tmp_path: Path) -> Path:
+    """The list of who is revoked; nobody is yet."""
+    file = tmp_path / "revoked"
+    file.write_text("")
+    hall.service._door._revoked = Revoked(file)
+    return file
 
-    def slowly(offer: Offer, body: memoryview, rules: Rules, digest: str | None) -> Iterable[tuple[int, Vector]]:
-        judging.set()
-        assert goes_on.wait(20)
-        return admit_body(offer, body, rules, digest)
 
-    monkeypatch.setattr("fedmq.aggregator.core.admit_body", slowly)
+def test_who_is_taken_out_while_their_update_is_judged_keeps_that_verdict(hall: Hall, out: Path) -> None:
+    hall.goes_on.clear()
     hall.send("alice", hall.offer("alice", 1.0))
-    assert judging.wait(20)
+    assert hall.judging.wait(20)
     out.write_text("alice\n")
     hall.offer("alice", 1.0)
     hall.pass_time(0.5)
-    goes_on.set()
+    hall.goes_on.set()
     hall.until(lambda: hall.receipts.get("alice"))
     hall.rest()
     hall.offer("alice", 1.0)
@@ -376,26 +372,14 @@ def test_who_is_taken_out_while_their_update_is_judged_keeps_that_verdict(
     assert (hall.core.state.accepted, hall.core.state.rejected.total()) == (1, 0)
 
 
-def test_who_is_taken_out_while_their_offer_waits_is_turned_away(
-    hall: Hall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "revoked"
-    out.write_text("")
-    hall.service._door._revoked = Revoked(out)
-    judging, goes_on = threading.Event(), threading.Event()
-
-    def slowly(offer: Offer, body: memoryview, rules: Rules, digest: str | None) -> Iterable[tuple[int, Vector]]:
-        judging.set()
-        assert goes_on.wait(20)
-        return admit_body(offer, body, rules, digest)
-
-    monkeypatch.setattr("fedmq.aggregator.core.admit_body", slowly)
+def test_who_is_taken_out_while_their_offer_waits_is_turned_away(hall: Hall, out: Path) -> None:
+    hall.goes_on.clear()
     hall.send("alice", hall.offer("alice", 1.0))
-    assert judging.wait(20)
+    assert hall.judging.wait(20)
     hall.offer("bob", 1.0)
     hall.pass_time(0.5)
     out.write_text("bob\n")
-    goes_on.set()
+    hall.goes_on.set()
     hall.until(lambda: hall.receipts.get("bob"))
     assert [receipt.reason for receipt in hall.receipts["bob"]] == ["revoked"]
     assert hall.core.state.accepted == 1

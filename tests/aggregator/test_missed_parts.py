@@ -9,12 +9,11 @@ import pytest
 
 from fedmq.aggregator.kept_snapshot import Kept
 from fedmq.aggregator.snapshots import Snapshots
-from fedmq.schemas.messages import Head, Need
+from fedmq.schemas.messages import Need
 from fedmq.schemas.parts import GRAIN, HEADER_BYTES
-from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
 from fedmq.transport.memory import MemoryBroker, MemoryLink
-from tests.aggregator.small_run import RUN, layout_of
+from tests.aggregator.small_run import RUN, head_of
 
 TOPICS = Topics("narrow")
 PARTS = 200
@@ -60,15 +59,7 @@ class Publishing:
         self.first_slot: int | None = None
 
     def begin(self, version: int) -> None:
-        head = Head(
-            run=RUN,
-            version=version,
-            plan=Plan(),
-            layout=layout_of(1).digest,
-            codec="float32",
-            size=len(BODY),
-            digest=f"{version:064x}",
-        )
+        head = head_of(version, len(BODY))
         self.snapshots.begin(head, Kept(BODY, None), self.link.now)
 
     def ticks(self, seconds: float) -> Iterator[float]:

@@ -12,10 +12,9 @@ from fedmq.aggregator.kept_snapshot import Kept
 from fedmq.aggregator.snapshots import Snapshots
 from fedmq.schemas.messages import Head, Need
 from fedmq.schemas.parts import HEADER_BYTES
-from fedmq.schemas.plan import Plan
 from fedmq.schemas.topics import Topics
 from fedmq.transport.memory import MemoryBroker
-from tests.aggregator.small_run import RUN, layout_of
+from tests.aggregator.small_run import RUN, head_of
 from tests.aggregator.test_judging import Hall, hall
 
 __all__ = ["hall"]
@@ -81,15 +80,7 @@ class Showing:
         self.snapshots.connected(shown, now)
 
     def show(self, version: int, now: float) -> Head:
-        head = Head(
-            run=RUN,
-            version=version,
-            plan=Plan(),
-            layout=layout_of(1).digest,
-            codec="float32",
-            size=len(self.body),
-            digest=f"{version:064x}",
-        )
+        head = head_of(version, len(self.body))
         self.snapshots.begin(head, self.snapshots.keep(memoryview(self.body)), now)
         while True:
             self.link.poll(0.01)

@@ -51,20 +51,16 @@ def test_a_buffer_with_slots_for_more_clients_than_there_are_says_so(caplog: pyt
     assert clock.passes(1) == ""
 
 
-def test_a_timer_that_ends_the_wait_is_named() -> None:
-    run = SmallRun(plain_fedbuff(100, one_per_client=True))
+@pytest.mark.parametrize(
+    ("buffer_size", "way"),
+    [(100, "set aggregator.buffer_size lower"), (2, "set one_per_client = false")],  # with it, 1 would be refused
+)
+def test_a_timer_that_ends_the_wait_is_named(buffer_size: int, way: str) -> None:
+    run = SmallRun(plain_fedbuff(buffer_size, one_per_client=True))
     clock = Clock(run.core)
     run.deliver("ada", 1.0)
     clock.passes(1)
-    assert "set aggregator.buffer_size lower; else the flush timer makes a version without them" in clock.passes(35)
-
-
-def test_no_buffer_of_one_is_advised_which_would_be_refused() -> None:
-    run = SmallRun(plain_fedbuff(2, one_per_client=True))
-    clock = Clock(run.core)
-    run.deliver("ada", 1.0)
-    clock.passes(1)
-    assert "start more clients, or set one_per_client = false; else the flush timer" in clock.passes(35)
+    assert f"{way}; else the flush timer makes a version without them" in clock.passes(35)
 
 
 def test_clients_that_were_here_before_may_be_training_for_longer() -> None:

@@ -85,9 +85,10 @@ def test_a_password_is_never_shown() -> None:
     assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
 
 
-def test_a_password_file_is_read_without_its_line_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"hunter2 \n", b"hunter2 ", b"hunter2 \r\n", b"\xef\xbb\xbfhunter2 \n"])
+def test_a_password_file_is_read_without_its_line_end_and_byte_order_mark(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "password"
-    file.write_text("hunter2 \n")
+    file.write_bytes(content)
     assert BrokerSettings(username="ada", password_file=file).read_password() == "hunter2 "
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from fedmq.aggregator.bases import HELD_BASES, nearest, to_drop
+from fedmq.aggregator.base_snapshots import HELD_BASES, nearest, to_drop
 
 
 def published(versions: list[int]) -> list[int]:
