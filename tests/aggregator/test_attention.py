@@ -134,7 +134,7 @@ def test_what_is_remembered_is_bounded_whatever_ids_somebody_makes_up() -> None:
     assert len(sparing._buckets) < 5000
 
 
-USELESS = ("repeated", "without bytes", "need", "rubbish", "stale", "unsigned", "status")
+USELESS = ("repeated", "without bytes", "need", "rubbish", "stale", "unsigned", "empty", "status")
 
 
 @pytest.mark.parametrize("name", USELESS)
@@ -147,7 +147,7 @@ def test_each_message_that_leads_nowhere_is_told(tmp_path: Path, name: str) -> N
     door.signed = False
 
     def left() -> float:
-        bucket = attention._forged if name == "unsigned" else attention._wasted
+        bucket = attention._forged if name in ("unsigned", "empty") else attention._wasted
         return bucket.left(CLIENT, door.broker.time.now)
 
     full = left()
@@ -158,6 +158,7 @@ def test_each_message_that_leads_nowhere_is_told(tmp_path: Path, name: str) -> N
         "rubbish": b"\xc1",
         "stale": door.offer(base_version=0),
         "unsigned": door.offer(),
+        "empty": b"",  # nobody has signed it, and it may be anybody's
         "status": encode(ClientStatus(state="online", client_id=CLIENT, incarnation="c" * 32)),
     }
     topic = TOPICS.status(CLIENT) if name == "status" else TOPICS.update(CLIENT)
