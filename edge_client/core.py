@@ -37,7 +37,7 @@ _ASK_LONGEST = 600.0
 _DOUBLINGS = 64  # at most: far beyond every longest wait, and 1024 would overflow
 _TAKEOVERS = 3  # within a minute; see `own_status`
 _MINUTE = 60.0
-_TURNED_AWAY = 600.0  # seconds of a login that is not taken after which nothing more is trained
+_TURNED_AWAY = 600.0  # seconds of a login that is not taken after which nothing more is trained, until so long after
 
 
 class ClientCore:
@@ -79,7 +79,7 @@ class ClientCore:
         self._ask_delay = _ASK_AFTER
         self._takeovers: list[float] = []
         self._connections = 0
-        self._turned_away_at: float | None = None  # since when the broker has not taken the login
+        self._turned_away: tuple[float, float] | None = None  # when the broker did not take the login, first and last
         self._rival_counted = False  # in this connection
 
     @property
@@ -96,9 +96,9 @@ class ClientCore:
         """A connection was made; presence is heard anew."""
         self._connected = True
         self._connections += 1
-        if self._training_at() is None and self._head is not None and self._turned_away_at is not None:
+        if self._training_at() != self._retrain_at and self._head is not None:
             self._retrain_later(self._head.plan, now)  # the newest comes first
-        self._turned_away_at = None
+        self._turned_away = None
         self._rival_counted = False
         self._aggregator = None
         self._hold = None
@@ -112,9 +112,12 @@ class ClientCore:
         self._connected = False
 
     def turned_away(self, now: float) -> None:
-        """The broker does not take the login. It may change its mind soon; else nobody will have what is trained."""
-        if self._turned_away_at is None:
-            self._turned_away_at = now
+        """The broker does not take the login. It may change its mind soon; else nobody will have what is trained.
+
+        It says so at every attempt. A network that is lost after that says nothing about the login.
+        """
+        first, _ = self._turned_away or (now, now)
+        self._turned_away = first, now
 
     def presence(self, presence: AggregatorPresence, now: float) -> list[Action]:
         """The aggregator is there, or not."""
@@ -331,10 +334,12 @@ class ClientCore:
         self._retrain_at = now + wait * self._random.uniform(0.75, 1.25)
 
     def _training_at(self) -> float | None:
-        """When to train again on the version at hand; None if it is not known, or nothing comes of it any more."""
-        at, turned_away_at = self._retrain_at, self._turned_away_at
-        over = at is not None and turned_away_at is not None and at >= turned_away_at + _TURNED_AWAY
-        return None if over else at
+        """When to train again on the version at hand; None if it is not known."""
+        at = self._retrain_at
+        if at is None or self._turned_away is None:
+            return at
+        first, last = self._turned_away
+        return at if at < first + _TURNED_AWAY else max(at, last + _TURNED_AWAY)
 
     def _start(self, head: Head) -> list[Action]:
         if not self.allowance.suffices(uplink=self._update_needs()):

@@ -478,10 +478,12 @@ def test_an_update_that_nobody_takes_for_now_has_its_line_when_it_is_made(
     assert about_updates(caplog) == ["trained client=dev version=0 sequence=0"]
 
 
-def trained_in(device: Device, seconds: float) -> int:
-    """How many trainings end within this time."""
+def trained_in(device: Device, seconds: float, *, refused: bool = False) -> int:
+    """How many trainings end within this time, while a broker that refuses the login is asked once a minute."""
     before = len(device.weights)
-    for _ in range(int(seconds)):
+    for second in range(int(seconds)):
+        if refused and second % 60 == 0:
+            device.service.handle(Disconnected("the broker at b:1 says no", login_refused=True))
         device.finish_job(if_any=True)
         device.wait(1.0)
     return len(device.weights) - before
@@ -495,13 +497,23 @@ def test_a_device_whose_login_is_not_taken_trains_no_more_after_ten_minutes_unti
     device.wait(0.1)
     device._link.close()
     device.service.handle(Disconnected("the broker at b:1 says no", login_refused=refused))
-    assert trained_in(device, 600.0) > 3
-    assert (trained_in(device, 20_000.0) == 0) == refused
+    assert trained_in(device, 600.0, refused=refused) > 3
+    assert (trained_in(device, 20_000.0, refused=refused) == 0) == refused
     deadline = device.service.deadline()
     assert deadline is None or deadline > device.broker.time.now, "it does not wake up again and again"
     device._link.open()
     device.wait(0.1)
     assert trained_in(device, 20.0) >= 1
+
+
+def test_a_device_that_was_turned_away_once_and_has_no_network_then_trains_on() -> None:
+    device = Device()
+    device.plan = Plan(retrain_after=10.0, continuous=True)
+    device.snapshot(0)
+    device.wait(0.1)
+    device._link.close()
+    assert trained_in(device, 900.0, refused=True) > 3
+    assert trained_in(device, 20_000.0) > 3
 
 
 def test_a_device_that_was_taken_out_of_the_federation_ends_and_says_what_to_do(device: Device) -> None:
