@@ -162,11 +162,10 @@ class AggregatorCore:
                 del self.state.bases[gone]
         self._freeze(now)
 
-    def measured(self, version: int, metrics: Metrics, now: float) -> None:
-        """The aggregator's own evaluation of a version came in."""
+    def measured(self, version: int, metrics: Metrics) -> None:
+        """The aggregator's own evaluation of a version came in; if it reaches the goal, the next tick ends the run."""
         self.news.measured[version] = metrics
         self._own_metrics = metrics
-        self._end_if_reached(now)
 
     def tick(self, now: float) -> None:
         """Time has passed."""

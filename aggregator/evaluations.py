@@ -23,7 +23,7 @@ class Evaluations:
         self._newest = -1  # that was evaluated, or is being
         self._end_by: float | None = None
 
-    def take(self, core: AggregatorCore, now: float) -> None:
+    def take(self, core: AggregatorCore) -> None:
         """Give the core what has come of one; it is shown when that is committed."""
         result = self._evaluator.take() if self._evaluator else None
         if result is None:
@@ -32,7 +32,7 @@ class Evaluations:
         if isinstance(metrics, Exception):
             log.error("evaluation failed version=%d error=%r", version, metrics)
             return
-        core.measured(version, metrics, now)
+        core.measured(version, metrics)
 
     def start(self, commits: Commits, core: AggregatorCore) -> None:
         """Evaluate what is committed, if it was not: anything else may be forgotten."""
@@ -54,5 +54,5 @@ class Evaluations:
         if self._evaluator is not None and now < self._end_by:
             if not self._evaluator.idle or self._newest < core.state.version:
                 return False
-            self.take(core, now)
+            self.take(core)
         return True

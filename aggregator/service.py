@@ -176,10 +176,10 @@ class AggregatorService:
                 return
             self._tell(commits.take(0.0))
             if not commits.holds:  # else the buffer may not change, and a version would be made of it
-                self._reception.tick_core(now)
+                self._evaluations.take(core)
+                self._reception.tick_core(now)  # which sees whether that reaches the goal
                 if self._reception.busy:
                     return
-                self._evaluations.take(core, now)
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._reception.let_go(now)

@@ -232,9 +232,11 @@ def test_what_the_goal_asks_for_is_in_every_summary() -> None:
 
 def test_the_aggregators_own_evaluation_reaches_a_target() -> None:
     run = SmallRun(goal=Goal(target=0.1, metric="loss", higher_is_better=False, source="aggregator"))
-    run.core.measured(0, {"loss": 0.2}, 1.0)
+    run.core.measured(0, {"loss": 0.2})
+    run.core.tick(1.0)
     assert run.state.finished is None
-    run.core.measured(1, {"loss": 0.1}, 2.0)
+    run.core.measured(1, {"loss": 0.1})
+    run.core.tick(2.0)
     assert run.state.finished == "loss 0.1000"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from fedmq.aggregator import reception
 from fedmq.aggregator.admission import Rules
+from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.strategies import median
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Receipt
@@ -96,6 +97,21 @@ def test_a_version_by_the_timer_is_made_aside(slow: Slow) -> None:
     assert deadline is None or deadline > slow.door.service.now()
     slow.goes_on.set()
     slow.until(lambda: slow.door.state.version == VERSION + 1)
+
+
+@pytest.mark.parametrize("slow", [9], indirect=True)
+def test_the_last_version_of_a_goal_that_the_aggregator_measures_is_made_aside(slow: Slow) -> None:
+    slow.door.core.goal = Goal(target=0.9, source="aggregator")
+    for name in ("alice", "bob", "carol", "dave"):
+        slow.sends(name)
+    slow.door.core.measured(VERSION, {"accuracy": 0.95})
+    slow.door.work(0.1)  # else it would wait here
+    assert slow.begun.wait(20)
+    assert slow.busy
+    slow.goes_on.set()
+    slow.until(lambda: slow.door.state.finished == "accuracy 0.9500")
+    assert slow.door.state.version == VERSION + 1
+    assert "MainThread" not in slow.by
 
 
 @pytest.mark.parametrize("slow", [9], indirect=True)

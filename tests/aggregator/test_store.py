@@ -260,7 +260,7 @@ def test_the_history_has_a_row_for_every_version_with_what_was_measured_of_it(tm
         evaluation = Evaluation(num_samples=10, metrics={"accuracy": 0.25 * (number % 2 + 1)}) if number > 1 else None
         run.deliver(f"client-{number}", 1.0, now=float(number), evaluation=evaluation)
         commit(store, run)
-    run.core.measured(2, {"loss": 0.5}, 4.0)
+    run.core.measured(2, {"loss": 0.5})
     commit(store, run)
     first, second = store.history()
     store.close()
