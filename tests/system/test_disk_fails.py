@@ -20,8 +20,8 @@ def test_an_aggregator_whose_disk_fails_says_so_answers_later_and_goes_on_when_i
     aggregator.says("the disk failed, trying again in")
     assert "the commit failed" in fed.command("status").stdout
     fed.refresh()
-    shown, accepted = fed.version, fed.accepted("ada")
-    client.says("trained", times=accepted + 2)  # it goes on with its work, and keeps it
+    shown = fed.version
+    fed.until(lambda: fed.status("ada").waiting >= 3, "its client to go on with its work, and keep it")
     (fed.folder / "gone").rename(fed.run_folder)
     aggregator.says("going on from the last commit")
     assert fed.read_run().version >= shown
