@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from fedmq.aggregator.state import VersionRecord
 from fedmq.aggregator.store import Store
 from fedmq.aggregator.transfers import Transfers
 from fedmq.aggregator.vectors import Step, nothing
+from fedmq.aggregator.verdicts import Verdicts
 from fedmq.aggregator.waiting import Waiting
 from fedmq.schemas.codecs import CODECS, codec_named
 from fedmq.schemas.errors import ProtocolError, StoreError
@@ -126,10 +128,15 @@ class AggregatorService:
             topics=topics, core=core, attention=attention or Attention(clock), revoked=revoked or Revoked(None),
             releases=releases or Releases(None), sparing=sparing, now=self.now,
         )  # fmt: skip
+        self._verdicts = Verdicts(
+            link=link, topics=topics, core=core, incarnation=incarnation, commits=self._commits, disk=self._disk,
+            publisher=publisher, transfers=transfers, door=self._door, sparing=sparing,
+            most_bytes=min(most_message_bytes or sys.maxsize, link.max_message_bytes), step=step, now=self.now,
+        )  # fmt: skip
         self._reception = Reception(
-            link=link, topics=topics, core=core, incarnation=incarnation, gate=self._gate, commits=self._commits,
-            disk=self._disk, publisher=publisher, transfers=transfers, door=self._door, sparing=sparing,
-            most_bytes=most_message_bytes, step=step, now=self.now,
+            link=link, topics=topics, core=core, gate=self._gate, commits=self._commits, disk=self._disk,
+            publisher=publisher, transfers=transfers, door=self._door, verdicts=self._verdicts,
+            most_bytes=most_message_bytes, now=self.now,
         )  # fmt: skip
         self._versions_said = Sparing(_VERSIONS_AT_ONCE, 1.0)
         self._waiting = Waiting()
@@ -172,13 +179,14 @@ class AggregatorService:
             if self._disk.why is not None:
                 self._try_disk(now)
                 return
-            if not self._reception.judged() or self._disk.why is not None:
+            if not self._verdicts.judged(0.0) or self._disk.why is not None:
                 return
+            self._reception.settle()
             self._tell(commits.take(0.0))
             if not commits.holds:  # else the buffer may not change, and a version would be made of it
                 self._evaluations.take(core)
-                self._reception.tick_core(now)  # which sees whether that reaches the goal
-                if self._reception.busy:
+                self._verdicts.tick_core(now)  # which sees whether that reaches the goal
+                if self._verdicts.busy:
                     return
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
@@ -189,14 +197,14 @@ class AggregatorService:
             idle = idle and now >= self._reception.coming_until
             if commits.due(core, idle=idle, wanted=wanted):
                 self._commit(now)
-            self._reception.judge_next()
-            if self._reception.busy or self._disk.why is not None:
+            self._verdicts.judge_next()
+            if self._verdicts.busy or self._disk.why is not None:
                 return
         except StoreError as error:
             self._disk_failed(error, now)
             return
         if commits.is_all(core):
-            self._reception.answer(commits.replies.take())  # what was committed before
+            self._verdicts.answer(commits.replies.take())  # what was committed before
         self._show(now)
         self._evaluations.start(commits, core)
         if self._core.state.finished is not None and self.ended is None:
@@ -207,10 +215,10 @@ class AggregatorService:
         commits, core = self._commits, self._core
         if self._disk.why is not None:
             times: list[float | None] = [] if commits.busy else [self._disk.retry_at]  # the writer wakes the link
-        elif self._reception.busy:
+        elif self._verdicts.busy:
             times = [self._gate.deadline(), self._publisher.work_deadline()]
         else:
-            if self._reception.may_judge:
+            if self._verdicts.may_judge:
                 return self.now()
             commit = commits.deadline(core)
             if commit is not None:
@@ -279,9 +287,10 @@ class AggregatorService:
             self._leave(ending, quietly=True)
             return
         commits, until = self._commits, self._clock() + _LAST_COMMIT_SECONDS
-        if not self._reception.judged(_LAST_COMMIT_SECONDS):
+        if not self._verdicts.judged(_LAST_COMMIT_SECONDS):
             self._leave(ending)
             return
+        self._reception.settle()
         try:
             self._tell(commits.take(max(0.0, until - self._clock())))
             soon = self._clock() + commits.lasted < until and not commits.busy
@@ -365,7 +374,7 @@ class AggregatorService:
         if done is None:
             return
         self._reception.committed()
-        self._reception.answer(done.replies)
+        self._verdicts.answer(done.replies)
         self._commits.told()
         for version, metrics in done.news.measured.items():
             self._publisher.measured(version, metrics)
@@ -395,7 +404,7 @@ class AggregatorService:
             self._gate.say("online")  # with what is wrong
 
     def _try_disk(self, now: float) -> None:
-        failed = self._reception.failed
+        failed = self._verdicts.failed
         if failed is not None and self._commits.busy:
             self._tell(self._commits.take(0.0))  # of what was there before
             return
@@ -422,7 +431,7 @@ class AggregatorService:
     def _show(self, now: float, *, at_once: bool = False) -> None:
         """Show what is committed, if it is due."""
         commits, core = self._commits, self._core
-        if self._disk.why is not None or self._reception.busy or not commits.may_show(core):
+        if self._disk.why is not None or self._verdicts.busy or not commits.may_show(core):
             return
         if not (at_once or self._publisher.due(commits.version, commits.finished, now)):
             return

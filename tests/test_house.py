@@ -39,6 +39,7 @@ MAY_USE_THE_TRANSPORT = {
     "aggregator/left_parts.py",
     "aggregator/publisher.py",
     "aggregator/reception.py",
+    "aggregator/verdicts.py",
     "aggregator/snapshots.py",
     "aggregator/transfer.py",
     "aggregator/room.py",

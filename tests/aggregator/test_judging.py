@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmq.aggregator import publisher, reception, writer
+from fedmq.aggregator import publisher, verdicts, writer
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
@@ -139,7 +139,7 @@ class Hall:
     def rest(self) -> None:
         """Wait until no thread is at work, so that what is offered next is answered at once."""
         service = self.service
-        self.until(lambda: service._disk.why is None and not (service._reception._occupied or service.writing))
+        self.until(lambda: service._disk.why is None and not (service._verdicts._occupied or service.writing))
 
     def shown(self) -> int | None:
         """The version of the head."""
@@ -149,14 +149,14 @@ class Hall:
 
 @pytest.fixture
 def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
-    for module in (reception, publisher, writer):
+    for module in (verdicts, publisher, writer):
         monkeypatch.setattr(module, "LARGE_BYTES", 2 * LAYOUT.size)
     monkeypatch.setattr(writer, "_AT_ONCE_BYTES", -1)
     hall = Hall(tmp_path)
     yield hall
     hall.goes_on.set()
     made = hall.service
-    hall.until(lambda: not (made._reception.busy or made.writing or made._publisher.making))
+    hall.until(lambda: not (made._verdicts.busy or made.writing or made._publisher.making))
     if made.ended is None:
         made._leave(Ending(0, "the test is over"))
     assert made._reception._transfers is not None
@@ -270,7 +270,7 @@ def test_what_needs_no_bytes_is_answered_without_a_thread(hall: Hall) -> None:
     stale = offer_of([0.0] * LAYOUT.size, LAYOUT, client_id="alice", base_version=7, codec="top_k")
     hall.goes_on.clear()
     hall.service.handle(Message(TOPICS.update("alice"), encode(*stale)))
-    assert not hall.service._reception.busy
+    assert not hall.service._verdicts.busy
     hall.until(lambda: hall.receipts.get("alice"))
     assert hall.receipts["alice"][0].reason == "unknown_base"
 
@@ -298,7 +298,7 @@ def test_who_sends_more_than_the_thread_can_judge_does_not_keep_the_others_out(
 
 
 def test_a_model_is_shown_while_there_is_always_one_more_to_judge(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns, sequence = hall.service._reception._turns, itertools.count(1)
+    turns, sequence = hall.service._verdicts._turns, itertools.count(1)
     next_one = turns.next
 
     def and_another() -> tuple[str, Offer, memoryview]:

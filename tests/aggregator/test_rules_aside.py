@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmq.aggregator import reception
+from fedmq.aggregator import verdicts
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.strategies import median
@@ -56,12 +56,12 @@ class Slow:
 
     @property
     def busy(self) -> bool:
-        return self.door.service._reception.busy
+        return self.door.service._verdicts.busy
 
 
 @pytest.fixture
 def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Slow]:
-    monkeypatch.setattr(reception, "LARGE_BYTES", FOUR - 1)
+    monkeypatch.setattr(verdicts, "LARGE_BYTES", FOUR - 1)
     slow = Slow(tmp_path, request.param)
     yield slow
     slow.goes_on.set()

@@ -22,7 +22,7 @@ def receipt_before_commit() -> None:
     commit = AggregatorService._commit
 
     def answer_and_commit(self: AggregatorService, now: float) -> None:
-        self._reception.answer(self._commits.replies.take())
+        self._verdicts.answer(self._commits.replies.take())
         if self._gate.online:
             self._link.flush(1.0)
         commit(self, now)

@@ -54,7 +54,7 @@ def test_receipts_before_the_commit_are_noticed(monkeypatch: pytest.MonkeyPatch,
     commit = AggregatorService._commit
 
     def told_first(self: AggregatorService, now: float) -> None:
-        self._reception.answer(self._commits.replies.take())
+        self._verdicts.answer(self._commits.replies.take())
         self._link.flush(1.0)  # a disk takes longer than a network
         commit(self, now)
 
