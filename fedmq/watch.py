@@ -23,6 +23,11 @@ from fedmq.unheard import Unheard
 
 __all__ = ["Watch"]
 
+_UNVERIFIED = (
+    "what is shown is signed, and not verified: without signing.aggregator_keys_file nobody can tell who said it; "
+    "the operator's bundle has the keys"
+)
+
 
 class Watch:
     """What a federation's topics say; a context manager. It writes nothing, but for `clear`.
@@ -34,6 +39,7 @@ class Watch:
         clients: the last status of each client.
         failing: clients whose last training failed, and why, as their statuses said it.
         unheard: topics on which the last word shows nothing, and why.
+        unverified: whether something is signed, and without keys nobody can tell by whom.
 
     """
 
@@ -44,6 +50,7 @@ class Watch:
         self.progress: Progress | None = None
         self.clients: dict[str, ClientStatus] = {}
         self.failing: dict[str, str] = {}
+        self.unverified = False
         self._topics = Topics(settings.federation)
         self.unheard = Unheard(self._topics)
         self._mqtt = mqtt_link(settings.broker, mqtt_client_id)
@@ -135,6 +142,7 @@ class Watch:
         return json.dumps(
             {key: value.model_dump() if value else None for key, value in run.items()}
             | {"clients": clients, "refused": self.refused, "unheard": self.unheard.clients}
+            | {"unverified": self.unverified}
         )
 
     def describe(self, client_id: str | None = None) -> str:
@@ -145,7 +153,8 @@ class Watch:
             held = self._held(client_id)
             known += [not_shown(client_id, unheard)] if unheard is not None else []
             return "\n".join(known + ([quarantined(held)] if held else []))
-        lines = list(self.unheard.of_the_run)
+        lines = [_UNVERIFIED] if self.unverified else []
+        lines += self.unheard.of_the_run
         if self.refused:
             lines.append(
                 f"{self.refused} messages are refused, because they are old or not signed by whose they should be"
@@ -168,6 +177,8 @@ class Watch:
     def _take(self, message: Message) -> bool:
         if not message.payload:
             return False  # a retained message that was cleared, or an aggregator's mark
+        if self._signed is None and not self.unverified:
+            self.unverified = opened(message.topic, message.payload) is not None
         if message.topic == self._topics.aggregator:
             presence = decode(message.payload, AggregatorPresence)[0]
             if presence.state != "starting":  # it may never come to more

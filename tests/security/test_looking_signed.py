@@ -180,3 +180,24 @@ def test_a_device_cannot_say_anything_in_anothers_name(
     mouth.says("dev-1", status().model_copy(update={"connection": 2}))
     shown(watch, lambda: watch.clients["dev-1"].connection == 2)
     assert watch.clients["dev-1"].accepted == 0
+
+
+def test_who_looks_without_keys_is_told_that_nothing_is_verified(
+    mosquitto: RunningBroker, federation: str, mouth: Mouth
+) -> None:
+    settings = Settings.model_validate({"federation": federation, "broker": {"url": mosquitto.url}})
+    with Watch(settings, f"{federation}-eye-{os.urandom(4).hex()}") as watch:
+        mouth.says("", presence())
+        shown(watch, lambda: watch.aggregator)
+        assert "not verified" not in watch.describe()
+        assert json.loads(watch.as_json())["unverified"] is False
+        mouth.says("stranger", progress(3))
+        shown(watch, lambda: watch.progress)
+        assert "signed, and not verified" in watch.describe()
+        assert json.loads(watch.as_json())["unverified"] is True
+
+
+def test_who_looks_with_keys_is_told_no_such_thing(watch: Watch, mouth: Mouth) -> None:
+    mouth.says("aggregator", presence())
+    shown(watch, lambda: watch.aggregator)
+    assert "not verified" not in watch.describe()
