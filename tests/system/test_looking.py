@@ -74,6 +74,11 @@ def test_the_first_lines_say_where_everything_is(at_work: Federation) -> None:
     assert f"starting client=ada {where} device_folder={outbox}" in ada.log
 
 
+def test_an_aggregator_says_at_the_start_that_one_fast_device_could_shut_out_the_slow_ones(fed: Federation) -> None:
+    fed.set(plan__max_staleness=3)
+    fed.aggregator().says("max_staleness = 3, but one fast device alone can make more versions than that")
+
+
 def test_status_as_json_is_one_object(at_work: Federation) -> None:
     seen = json.loads(at_work.command("status", "--json").stdout)
     assert seen["aggregator"]["state"] == "online"
