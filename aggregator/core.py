@@ -104,7 +104,7 @@ class AggregatorCore:
         """
         if offer.client_id != client_id:
             return self._refuse_foreign(client_id, offer, now)
-        known = self.state.ledger.find(client_id, offer.update, offer.digest)
+        known = self._known(client_id, offer)
         if known is not None:
             if known.reason in ("id_reused", "expired"):  # never entered in the ledger, so counted here
                 self.state.rejected[known.reason] += 1
@@ -134,7 +134,7 @@ class AggregatorCore:
 
     def refuse(self, client_id: str, offer: Offer, refusal: ProtocolError) -> Judged:
         """A committed rejection of an offer that could not be judged; the same verdict again if it has one."""
-        known = self.state.ledger.find(client_id, offer.update, offer.digest)
+        known = self._known(client_id, offer)
         if known is not None:
             return known
         judged = self._refuse(client_id, offer, refusal, None)
@@ -270,7 +270,7 @@ class AggregatorCore:
 
     def _refuse_foreign(self, client_id: str, offer: Offer, now: float) -> Judged:
         """An offer that names another client than its topic; the verdict is one on an update of the topic's."""
-        known = self.state.ledger.find(client_id, offer.update, offer.digest)
+        known = self._known(client_id, offer)
         if known is not None and known.reason not in ("id_reused", "expired"):
             return known
         detail = f"the offer names client {offer.client_id!r}, its topic {client_id!r}"
@@ -289,10 +289,13 @@ class AggregatorCore:
         self.judged += 1
         return Judged(offer.update, refusal.reason, str(refusal)[:_DETAIL], digest=short(offer.digest))
 
+    def _known(self, client_id: str, offer: Offer) -> Judged | None:
+        return self.state.ledger.find(client_id, offer.update, offer.digest, offer.base_version)
+
     def _remember(self, client_id: str, judged: Judged) -> None:
-        record, first_of_outbox = self.state.ledger.enter(client_id, judged)
+        record, begins = self.state.ledger.enter(client_id, judged)
         self.state.verdicts += 1
-        if first_of_outbox:
+        if begins:
             self.news.renewed.add(client_id)
         self.news.judged.append((client_id, judged.update, record))
 

@@ -1,43 +1,96 @@
 """What the aggregator remembers of updates that it has judged, so that a verdict is given once and stays.
 
-Per client the last two outboxes, and of each the verdicts on the last 64 sequence numbers: exact for a device that
-slept for a year, bounded for each client, nothing to do with staleness.
+Per client the last two outboxes, and of each the verdicts on the last 64 sequence numbers; of 64 before them, which
+numbers had one. So it is exact for a device that slept for a year, bounded for each client, nothing to do with
+staleness, and an outbox that is at work comes to no harm when old offers of others are repeated.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fedmq.aggregator.judged import Judged, short
 from fedmq.aggregator.window import WINDOW, Verdict, Window
 from fedmq.schemas.messages import UpdateId
 
-__all__ = ["Ledger", "Outbox"]
+__all__ = ["Ledger", "Outbox", "Past"]
 
 _OUTBOXES = 2
-_RETIRED = (
-    64  # ids of older outboxes: one for every disk image put back, and for every start of a device without a disk
-)
+_RETIRED = 64  # older ones: one for every disk image put back, and for every start of a device without a disk
+
+
+class Past(NamedTuple):
+    """Of an outbox whose verdicts are forgotten, which of its updates had one.
+
+    Attributes:
+        newest: the highest sequence number that had one.
+        had: bit n: whether `newest` - n had one. All numbers below these count as judged.
+        base: the newest version that an accepted update of it was trained from; -1 without any.
+
+    """
+
+    newest: int
+    had: int
+    base: int
+
+    def judged(self, sequence: int) -> bool:
+        """Whether this number had a verdict, or may have had one."""
+        age = self.newest - sequence
+        return age >= 0 and (age >= WINDOW or bool(self.had >> age & 1))
 
 
 @dataclass(slots=True)
 class Outbox:
-    """The verdicts on one outbox's updates, by sequence number."""
+    """The verdicts on one outbox's updates, by sequence number.
+
+    Attributes:
+        past: what was judged of it before two others followed it once, and it came back.
+
+    """
 
     outbox_id: str
     verdicts: Window = field(default_factory=Window)
+    past: Past | None = None
+
+    def retired(self) -> Past:
+        """What stays of it when two others have followed."""
+        window, past = self.verdicts, self.past
+        newest = max(window.newest, -1 if past is None else past.newest)
+        had, base = 0, -1 if past is None else past.base
+        for age in range(WINDOW):
+            sequence = newest - age
+            verdict = window.get(sequence)
+            if verdict is not None and verdict.version is not None and verdict.staleness is not None:
+                base = max(base, verdict.version - verdict.staleness)
+            too_old = sequence <= window.newest - WINDOW
+            if verdict is not None or too_old or (past is not None and past.judged(sequence)):
+                had |= 1 << age
+        return Past(newest, had, base)
 
 
 @dataclass(slots=True)
 class _Client:
     outboxes: list[Outbox] = field(default_factory=list)  # at most two, the newest last
-    retired: list[str] = field(default_factory=list)  # ids of older ones
+    retired: dict[str, Past] = field(default_factory=dict)  # older ones by their ids, the oldest first
+    forgotten: int = -1  # the newest version that an accepted update of any before those was trained from
 
     def outbox(self, outbox_id: str) -> Outbox | None:
         for outbox in self.outboxes:
             if outbox.outbox_id == outbox_id:
                 return outbox
         return None
+
+    def begin(self, outbox_id: str) -> Outbox:
+        """An outbox that is new, or comes back; the oldest of those at work gives place to it."""
+        outbox = Outbox(outbox_id, past=self.retired.pop(outbox_id, None))
+        self.outboxes.append(outbox)
+        while len(self.outboxes) > _OUTBOXES:
+            old = self.outboxes.pop(0)
+            self.retired[old.outbox_id] = old.retired()
+        while len(self.retired) > _RETIRED:
+            self.forgotten = max(self.forgotten, self.retired.pop(next(iter(self.retired))).base)
+        return outbox
 
 
 class Ledger:
@@ -57,16 +110,19 @@ class Ledger:
         """The ids of the clients that it knows."""
         return list(self._clients)
 
-    def find(self, client_id: str, update: UpdateId, digest: str) -> Judged | None:
+    def find(self, client_id: str, update: UpdateId, digest: str, base_version: int) -> Judged | None:
         """The verdict that this update has, or must have because of others; None if it is still to be judged."""
         client = self._clients.get(client_id)
         if client is None:
             return None
         outbox_id, sequence = update.outbox_id, update.sequence
-        if outbox_id in client.retired:
-            return _expired(update, "its outbox was followed by two others")
         outbox = client.outbox(outbox_id)
+        past = client.retired.get(outbox_id) if outbox is None else outbox.past
+        if past is not None and past.judged(sequence):
+            return _expired(update, "its outbox was followed by two others since it was judged")
         if outbox is None:
+            if past is None and base_version <= client.forgotten:
+                return _expired(update, f"{_OUTBOXES + _RETIRED} outboxes or more of its client followed its own")
             return None
         verdicts = outbox.verdicts
         if sequence > verdicts.newest:  # as of most
@@ -85,7 +141,7 @@ class Ledger:
         """Remember the verdict on an update; `find` must have said that it has none.
 
         Returns:
-            As what the window keeps it, and whether it is the first of its outbox.
+            As what the window keeps it, and whether its outbox is another than those before it.
 
         """
         update, reason, _, version, staleness, digest = judged
@@ -94,19 +150,18 @@ class Ledger:
         if client is None:
             client = self._clients[client_id] = _Client()
         outbox = client.outbox(update.outbox_id)
-        first = outbox is None
+        begins = outbox is None
         if outbox is None:
-            outbox = Outbox(update.outbox_id)
-            client.outboxes.append(outbox)
-            for old in client.outboxes[:-_OUTBOXES]:
-                client.retired.append(old.outbox_id)
-            client.outboxes = client.outboxes[-_OUTBOXES:]
-            client.retired = client.retired[-_RETIRED:]
-        return outbox.verdicts.put(update.sequence, bytes.fromhex(digest), reason, version, staleness), first
+            outbox = client.begin(update.outbox_id)
+        return outbox.verdicts.put(update.sequence, bytes.fromhex(digest), reason, version, staleness), begins
 
-    def retired(self, client_id: str) -> list[str]:
-        """Outbox ids of this client whose verdicts are forgotten."""
+    def retired(self, client_id: str) -> dict[str, Past]:
+        """What stays of this client's outboxes whose verdicts are forgotten, by their ids, the oldest first."""
         return self._clients[client_id].retired
+
+    def forgotten(self, client_id: str) -> int:
+        """What updates of this client were trained from is newer, or they may be of an outbox that is forgotten."""
+        return self._clients[client_id].forgotten
 
     def outboxes(self, client_id: str) -> list[Outbox]:
         """The outboxes of this client whose verdicts are remembered, the newest last."""
@@ -116,9 +171,9 @@ class Ledger:
         """The one of this id, if its verdicts are remembered."""
         return self._clients[client_id].outbox(outbox_id)
 
-    def restore(self, client_id: str, outboxes: list[Outbox], retired: list[str]) -> None:
+    def restore(self, client_id: str, outboxes: list[Outbox], retired: dict[str, Past], forgotten: int) -> None:
         """Put back what the store kept of a client."""
-        self._clients[client_id] = _Client(outboxes, retired)
+        self._clients[client_id] = _Client(outboxes, retired, forgotten)
 
 
 def _again(update: UpdateId, known: Verdict) -> Judged:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from fedmq.aggregator.ledger import Ledger, Outbox
+from fedmq.aggregator.ledger import Ledger, Outbox, Past
 from fedmq.aggregator.state import News
 from fedmq.aggregator.window import RECORD_BYTES, WINDOW, Window
 from fedmq.schemas.messages import UpdateId
@@ -22,8 +22,14 @@ __all__ = ["SCHEMA", "LedgerRows", "Statement"]
 SCHEMA = """
 CREATE TABLE outbox (
     number INTEGER PRIMARY KEY, client_id TEXT NOT NULL, outbox_id TEXT NOT NULL,
-    place INTEGER NOT NULL); -- among its client's, in the order of their coming; below 0 if only the id is remembered
+    place INTEGER NOT NULL, -- among its client's, in the order of their coming
+    newest INTEGER, had BLOB, base INTEGER); -- of its past, if it came back
 CREATE INDEX outbox_of_client ON outbox (client_id);
+CREATE TABLE retired ( -- outboxes whose verdicts are forgotten
+    client_id TEXT NOT NULL, outbox_id TEXT NOT NULL, place INTEGER NOT NULL,
+    newest INTEGER NOT NULL, had BLOB NOT NULL, base INTEGER NOT NULL);
+CREATE INDEX retired_of_client ON retired (client_id);
+CREATE TABLE forgotten (client_id TEXT PRIMARY KEY, base INTEGER NOT NULL); -- of clients that had more than these
 CREATE TABLE judged (number INTEGER PRIMARY KEY, verdicts BLOB NOT NULL); -- of each of the last commits
 CREATE TABLE window (
     outbox INTEGER PRIMARY KEY, -- its number
@@ -54,15 +60,18 @@ class LedgerRows:
         """What a commit of this news writes, as of now."""
         outboxes = [row for client_id in news.renewed for row in self._outboxes(ledger, client_id)]
         remembered = {client_id: [-1, -1] for client_id in news.renewed}
-        for number, client_id, _, place in outboxes:
-            if place >= 0:
-                remembered[client_id][place] = number
-            else:
-                self._unwritten.pop(number, None)
+        for number, client_id, _, place, *_ in outboxes:
+            remembered[client_id][place] = number
+        clients = [(client_id,) for client_id in remembered]
+        retired = [row for client_id in remembered for row in _retired(ledger, client_id)]
+        forgotten = [(client_id, base) for client_id in remembered if (base := ledger.forgotten(client_id)) >= 0]
         written: list[Statement] = [
             (_FORGET_WINDOWS, [(client_id, *numbers) for client_id, numbers in remembered.items()]),
-            ("DELETE FROM outbox WHERE client_id = ?", [(client_id,) for client_id in remembered]),
-            ("INSERT INTO outbox VALUES (?, ?, ?, ?)", outboxes),
+            ("DELETE FROM outbox WHERE client_id = ?", clients),
+            ("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)", outboxes),
+            ("DELETE FROM retired WHERE client_id = ?", clients),
+            ("INSERT INTO retired VALUES (?, ?, ?, ?, ?, ?)", retired),
+            ("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", forgotten),
         ]
         changed: list[int] = []
         verdicts = b"".join(self._verdicts(ledger, news.judged, changed))
@@ -81,7 +90,7 @@ class LedgerRows:
     def forget(self) -> list[Statement]:
         """What removes all of it."""
         self._numbers, self._unwritten, self._since = {}, {}, deque()
-        return [(f"DELETE FROM {table}", [()]) for table in ("outbox", "judged", "window")]  # noqa: S608
+        return [(f"DELETE FROM {table}", [()]) for table in ("outbox", "retired", "forgotten", "judged", "window")]  # noqa: S608
 
     def restore(self, database: sqlite3.Connection, ledger: Ledger) -> None:
         """Fill a ledger from the last commit.
@@ -90,25 +99,28 @@ class LedgerRows:
             ValueError: what is there is no ledger.
 
         """
-        clients: dict[str, tuple[list[Outbox], list[str]]] = {}
+        clients: dict[str, tuple[list[Outbox], dict[str, Past]]] = {}
         boxes: dict[int, Outbox] = {}
-        rows = database.execute("SELECT number, client_id, outbox_id, place FROM outbox ORDER BY client_id, place")
-        for number, client_id, outbox_id, place in rows:
+        of_outboxes = "SELECT number, client_id, outbox_id, newest, had, base FROM outbox ORDER BY client_id, place"
+        for number, client_id, outbox_id, *past in database.execute(of_outboxes):
             self._numbers.setdefault(client_id, {})[outbox_id] = number
             self._next_number = max(self._next_number, number + 1)
-            outboxes, retired = clients.setdefault(client_id, ([], []))
-            if place < 0:
-                retired.append(outbox_id)
-            else:
-                boxes[number] = Outbox(outbox_id)
-                outboxes.append(boxes[number])
+            boxes[number] = Outbox(outbox_id, past=_past(*past))
+            clients.setdefault(client_id, ([], {}))[0].append(boxes[number])
+        of_retired = "SELECT client_id, outbox_id, newest, had, base FROM retired ORDER BY client_id, place"
+        for client_id, outbox_id, *past in database.execute(of_retired):
+            known = _past(*past)
+            if known is None:
+                raise ValueError(f"outbox {outbox_id} has no past")
+            clients[client_id][1][outbox_id] = known
+        forgotten = dict(database.execute("SELECT client_id, base FROM forgotten"))
         for number, newest, records in database.execute("SELECT outbox, newest, records FROM window"):
             boxes[number].verdicts = Window(newest, records)
         for row, verdicts in database.execute("SELECT number, verdicts FROM judged ORDER BY number"):
             self._next_row = row + 1
             self._since.append(self._again(boxes, verdicts))
         for client_id, (outboxes, retired) in clients.items():
-            ledger.restore(client_id, outboxes, retired)
+            ledger.restore(client_id, outboxes, retired, forgotten.get(client_id, -1))
 
     def _again(self, boxes: dict[int, Outbox], verdicts: bytes) -> list[int]:
         """Put a commit's verdicts into windows; the numbers of those that are not in the database since then."""
@@ -127,16 +139,16 @@ class LedgerRows:
                 changed.append(number)
         return changed
 
-    def _outboxes(self, ledger: Ledger, client_id: str) -> Iterator[tuple[int, str, str, int]]:
-        retired = ledger.retired(client_id)
-        places = [(outbox_id, n - len(retired)) for n, outbox_id in enumerate(retired)]
-        places += [(box.outbox_id, n) for n, box in enumerate(ledger.outboxes(client_id))]
+    def _outboxes(self, ledger: Ledger, client_id: str) -> Iterator[tuple[Any, ...]]:
         before, numbers = self._numbers.get(client_id, {}), dict[str, int]()
-        for outbox_id, place in places:
-            if outbox_id not in before:
-                before[outbox_id], self._next_number = self._next_number, self._next_number + 1
-            numbers[outbox_id] = before[outbox_id]
-            yield numbers[outbox_id], client_id, outbox_id, place
+        for place, box in enumerate(ledger.outboxes(client_id)):
+            number = before.get(box.outbox_id)
+            if number is None:
+                number, self._next_number = self._next_number, self._next_number + 1
+            numbers[box.outbox_id] = number
+            yield number, client_id, box.outbox_id, place, *(_packed(box.past) if box.past else (None, None, None))
+        for gone in before.keys() - numbers.keys():
+            self._unwritten.pop(before[gone], None)
         self._numbers[client_id] = numbers
 
     def _verdicts(
@@ -144,7 +156,7 @@ class LedgerRows:
     ) -> Iterator[bytes]:
         for client_id, update, record in judged:
             number = self._numbers[client_id].get(update.outbox_id)
-            if number is None:  # two other outboxes followed within this commit, and then many more
+            if number is None:  # two other outboxes followed within this commit
                 continue
             if number not in self._unwritten:
                 box = ledger.outbox(client_id, update.outbox_id)
@@ -153,3 +165,18 @@ class LedgerRows:
                 self._unwritten[number] = box.verdicts
                 changed.append(number)
             yield _VERDICT.pack(number, update.sequence, record)
+
+
+def _retired(ledger: Ledger, client_id: str) -> Iterator[tuple[Any, ...]]:
+    for place, (outbox_id, past) in enumerate(ledger.retired(client_id).items()):
+        yield client_id, outbox_id, place, *_packed(past)
+
+
+def _packed(past: Past) -> tuple[int, bytes, int]:
+    return past.newest, past.had.to_bytes(WINDOW // 8, "little"), past.base
+
+
+def _past(newest: int | None, had: bytes | None, base: int | None) -> Past | None:
+    if newest is None or had is None or base is None:
+        return None
+    return Past(newest, int.from_bytes(had, "little"), base)

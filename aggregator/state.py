@@ -46,7 +46,7 @@ class News:
     Attributes:
         versions: that were made.
         judged: clients and updates with new verdicts, in order, and as what the ledger keeps each.
-        renewed: clients of which an outbox was seen for the first time.
+        renewed: clients of which an outbox begins, or comes back.
         scored: clients whose evaluation is new.
         scored_versions: of what.
         measured: the aggregator's own evaluations, by version.

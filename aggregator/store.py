@@ -28,7 +28,7 @@ from fedmq.schemas.layout import Layout, Vector
 
 __all__ = ["FORMAT", "Commit", "Store"]
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True, slots=True)

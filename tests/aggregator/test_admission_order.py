@@ -119,7 +119,7 @@ def test_the_first_step_that_fails_is_the_reason_and_nothing_else_changes(tmp_pa
     if isinstance(answer, Later):
         assert 1.0 <= answer.seconds <= 3600.0
     header = header_of(payload)
-    remembered = state.ledger.find(CLIENT, header.update, header.digest)
+    remembered = state.ledger.find(CLIENT, header.update, header.digest, header.base_version)
     if name in NOT_REMEMBERED:
         if name != "id_reused":
             assert remembered is None or remembered.reason == "id_reused"

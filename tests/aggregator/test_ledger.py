@@ -14,6 +14,7 @@ from fedmq.schemas.messages import UpdateId
 from tests.aggregator.small_run import outbox
 from tests.generators import unhurried
 
+BASE = 2
 DIGEST, OTHER = (hashlib.sha256(content).hexdigest() for content in (b"one", b"other"))
 
 
@@ -22,7 +23,7 @@ def update(sequence: int, box: int = 1) -> UpdateId:
 
 
 def accepted(sequence: int, box: int = 1, digest: str = DIGEST) -> Judged:
-    return Judged(update(sequence, box), version=3, staleness=1, digest=short(digest))
+    return Judged(update(sequence, box), version=BASE + 1, staleness=1, digest=short(digest))
 
 
 def reason_of(judged: Judged | None) -> str | None:
@@ -33,23 +34,23 @@ def reason_of(judged: Judged | None) -> str | None:
 
 def test_what_was_never_judged_has_no_verdict() -> None:
     ledger = Ledger()
-    assert ledger.find("alice", update(0), DIGEST) is None
+    assert ledger.find("alice", update(0), DIGEST, BASE) is None
     ledger.enter("alice", accepted(0))
-    assert ledger.find("alice", update(1), DIGEST) is None
-    assert ledger.find("bob", update(0), DIGEST) is None
+    assert ledger.find("alice", update(1), DIGEST, BASE) is None
+    assert ledger.find("bob", update(0), DIGEST, BASE) is None
 
 
 def test_a_verdict_is_the_same_however_often_it_is_asked_for() -> None:
     ledger = Ledger()
     ledger.enter("alice", accepted(5))
-    assert [ledger.find("alice", update(5), DIGEST) for _ in range(3)] == [accepted(5)] * 3
+    assert [ledger.find("alice", update(5), DIGEST, BASE) for _ in range(3)] == [accepted(5)] * 3
 
 
 def test_a_rejection_keeps_its_reason_and_not_its_sentence() -> None:
     ledger = Ledger()
     refused = Judged(update(0), "layout", "x" * 2000, digest=short(DIGEST))
     ledger.enter("alice", refused)
-    found = ledger.find("alice", update(0), DIGEST)
+    found = ledger.find("alice", update(0), DIGEST, BASE)
     assert found is not None
     assert found._replace(detail=refused.detail) == refused
     assert 0 < len(found.detail) < 120
@@ -58,53 +59,91 @@ def test_a_rejection_keeps_its_reason_and_not_its_sentence() -> None:
 def test_the_same_id_with_other_bytes_is_refused_and_the_first_verdict_stays() -> None:
     ledger = Ledger()
     ledger.enter("alice", accepted(5))
-    assert reason_of(ledger.find("alice", update(5), OTHER)) == "id_reused"
-    assert ledger.find("alice", update(5), DIGEST) == accepted(5)
+    assert reason_of(ledger.find("alice", update(5), OTHER, BASE)) == "id_reused"
+    assert ledger.find("alice", update(5), DIGEST, BASE) == accepted(5)
 
 
 def test_the_last_64_sequence_numbers_are_remembered_and_older_ones_are_expired() -> None:
     ledger = Ledger()
     for sequence in range(100):
         ledger.enter("alice", accepted(sequence))
-    assert reason_of(ledger.find("alice", update(99 - WINDOW), DIGEST)) == "expired"
-    assert ledger.find("alice", update(100 - WINDOW), DIGEST) == accepted(100 - WINDOW)
+    assert reason_of(ledger.find("alice", update(99 - WINDOW), DIGEST, BASE)) == "expired"
+    assert ledger.find("alice", update(100 - WINDOW), DIGEST, BASE) == accepted(100 - WINDOW)
     assert len(ledger.outboxes("alice")[0].verdicts) == WINDOW
 
 
 def test_a_gap_in_the_window_is_still_to_be_judged() -> None:
     ledger = Ledger()
     ledger.enter("alice", accepted(70))
-    assert ledger.find("alice", update(69), DIGEST) is None
-    assert ledger.find("alice", update(7), DIGEST) is None
-    assert reason_of(ledger.find("alice", update(6), DIGEST)) == "expired"
+    assert ledger.find("alice", update(69), DIGEST, BASE) is None
+    assert ledger.find("alice", update(7), DIGEST, BASE) is None
+    assert reason_of(ledger.find("alice", update(6), DIGEST, BASE)) == "expired"
 
 
 def test_a_number_that_comes_late_does_not_turn_the_window_back() -> None:
     ledger = Ledger()
     for sequence in (100, 50):
         ledger.enter("alice", accepted(sequence))
-    assert reason_of(ledger.find("alice", update(36), DIGEST)) == "expired"
-    assert ledger.find("alice", update(50), DIGEST) == accepted(50)
+    assert reason_of(ledger.find("alice", update(36), DIGEST, BASE)) == "expired"
+    assert ledger.find("alice", update(50), DIGEST, BASE) == accepted(50)
 
 
-def test_two_outboxes_are_remembered_and_a_third_retires_the_first_for_ever() -> None:
+def test_of_an_outbox_that_two_others_followed_nothing_counts_twice_and_what_was_not_judged_still_may() -> None:
     ledger = Ledger()
-    for box in (1, 2):
-        ledger.enter("alice", accepted(0, box))
-    assert ledger.find("alice", update(0, 1), DIGEST) == accepted(0, 1)
+    for sequence in (0, 1, 3, 70, 72):
+        ledger.enter("alice", accepted(sequence, 1))
+    ledger.enter("alice", accepted(0, 2))
+    assert ledger.find("alice", update(70, 1), DIGEST, BASE) == accepted(70, 1)
     ledger.enter("alice", accepted(0, 3))
     assert [box.outbox_id for box in ledger.outboxes("alice")] == [outbox(2), outbox(3)]
-    assert ledger.retired("alice") == [outbox(1)]
-    assert reason_of(ledger.find("alice", update(0, 1), DIGEST)) == "expired"
-    assert reason_of(ledger.find("alice", update(1, 1), DIGEST)) == "expired"
+    assert list(ledger.retired("alice")) == [outbox(1)]
+    judged = {sequence for sequence in range(80) if ledger.find("alice", update(sequence, 1), DIGEST, BASE)}
+    assert judged == {*range(9), 70, 72}  # what is 64 below the newest may have been judged
+    assert reason_of(ledger.find("alice", update(70, 1), DIGEST, BASE)) == "expired"
+    ledger.enter("alice", accepted(9, 1))  # it comes back with what it has kept
+    assert ledger.find("alice", update(9, 1), DIGEST, BASE) == accepted(9, 1)
+    assert reason_of(ledger.find("alice", update(72, 1), DIGEST, BASE)) == "expired"
+    for box in (4, 5):
+        ledger.enter("alice", accepted(0, box))
+    assert reason_of(ledger.find("alice", update(9, 1), DIGEST, BASE)) == "expired"
+    assert ledger.find("alice", update(10, 1), DIGEST, BASE) is None
+
+
+def accepted_from(base: int, box: int) -> Judged:
+    return Judged(update(0, box), version=base + 4, staleness=4, digest=short(DIGEST))
+
+
+def test_an_update_that_may_be_of_an_outbox_of_which_nothing_is_remembered_is_expired() -> None:
+    ledger = Ledger()
+    for box in range(66):
+        ledger.enter("alice", accepted_from(100 + box, box))
+    assert ledger.find("alice", update(0, 99), DIGEST, 0) is None  # all are remembered
+    ledger.enter("alice", accepted_from(50, 66))
+    for box in (0, 99):  # which of them it was, it does not know any more
+        assert reason_of(ledger.find("alice", update(0, box), DIGEST, 100)) == "expired"
+        assert ledger.find("alice", update(0, box), DIGEST, 101) is None
+    assert ledger.find("alice", update(1, 66), DIGEST, 0) is None
+    assert ledger.find("alice", update(1, 1), DIGEST, 0) is None
+    assert ledger.find("bob", update(0, 0), DIGEST, 0) is None
+    for box in range(67, 100):
+        ledger.enter("alice", Judged(update(0, box), "layout", "", digest=short(DIGEST)))
+    assert ledger.forgotten("alice") == 133
+
+
+def test_an_outbox_of_which_nothing_was_accepted_leaves_nothing_behind() -> None:
+    ledger = Ledger()
+    for box in range(200):
+        ledger.enter("alice", Judged(update(0, box), "layout", "", digest=short(DIGEST)))
+    assert ledger.find("alice", update(0, 0), DIGEST, 0) is None
+    assert len(ledger.retired("alice")) == 64
 
 
 def test_clients_do_not_touch_each_others_outboxes() -> None:
     ledger = Ledger()
     ledger.enter("alice", accepted(0))
     ledger.enter("bob", accepted(0, digest=OTHER))
-    assert ledger.find("alice", update(0), DIGEST) == accepted(0)
-    assert ledger.find("bob", update(0), OTHER) == accepted(0, digest=OTHER)
+    assert ledger.find("alice", update(0), DIGEST, BASE) == accepted(0)
+    assert ledger.find("bob", update(0), OTHER, BASE) == accepted(0, digest=OTHER)
     assert (len(ledger), sorted(ledger.clients())) == (2, ["alice", "bob"])
 
 
@@ -123,19 +162,26 @@ def test_in_any_order_of_offers_the_ledger_says_what_a_plain_dictionary_would(
 ) -> None:
     ledger = Ledger()
     verdicts: dict[tuple[str, int, int], tuple[str, Judged]] = {}  # everything, for ever
+    at_work: dict[str, list[int]] = {"alice": [], "bob": []}
+    since: dict[tuple[str, int], set[int]] = {}  # what was judged of an outbox since it began or came back
     for client, box, sequence, digest in offers:
-        boxes = list(dict.fromkeys(b for c, b, _ in verdicts if c == client))
         newest = max((s for c, b, s in verdicts if (c, b) == (client, box)), default=-1)
         known = verdicts.get((client, box, sequence))
 
-        found = ledger.find(client, update(sequence, box), digest)
-        if box in boxes[:-2] or sequence <= newest - WINDOW:
+        found = ledger.find(client, update(sequence, box), digest, BASE)
+        if sequence <= newest - WINDOW:
             assert reason_of(found) == "expired"
         elif known is None:
             assert found is None
             judged = accepted(sequence, box, digest)
             ledger.enter(client, judged)
             verdicts[client, box, sequence] = (digest, judged)
+            if box not in at_work[client]:
+                at_work[client] = [*at_work[client], box][-2:]
+                since[client, box] = set()
+            since[client, box].add(sequence)
+        elif box not in at_work[client] or sequence not in since[client, box]:
+            assert reason_of(found) == "expired"
         elif known[0] != digest:
             assert reason_of(found) == "id_reused"
         else:

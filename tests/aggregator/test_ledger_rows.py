@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmq.aggregator.judged import Judged, short
-from fedmq.aggregator.ledger import Ledger
+from fedmq.aggregator.ledger import Ledger, Outbox
 from fedmq.aggregator.ledger_rows import SCHEMA, LedgerRows
 from fedmq.aggregator.state import News
-from fedmq.aggregator.window import RECORD_BYTES, WINDOW
+from fedmq.aggregator.window import RECORD_BYTES, WINDOW, Verdict
 from fedmq.schemas.messages import UpdateId
 from tests.aggregator.small_run import outbox
 from tests.generators import unhurried
@@ -33,7 +33,7 @@ class World:
 
     def judge(self, client_id: str, box: int, sequence: int, reason: str = "") -> None:
         update, digest = UpdateId(outbox_id=outbox(box), sequence=sequence), f"{sequence:064x}"
-        if self.ledger.find(client_id, update, digest) is None:
+        if self.ledger.find(client_id, update, digest, 6) is None:
             version, staleness = (None, None) if reason else (7, 1)
             judged = Judged(update, "layout" if reason else None, reason, version, staleness, short(digest))
             record, first = self.ledger.enter(client_id, judged)
@@ -60,7 +60,19 @@ class World:
 
 
 def content(ledger: Ledger) -> dict[str, object]:
-    return {client: (ledger.outboxes(client), ledger.retired(client)) for client in sorted(ledger.clients())}
+    """What `find` goes by: of a number that has a past nothing else matters."""
+    return {
+        client: (
+            [(box.outbox_id, box.past, seen(box)) for box in ledger.outboxes(client)],
+            list(ledger.retired(client).items()),
+            ledger.forgotten(client),
+        )
+        for client in sorted(ledger.clients())
+    }
+
+
+def seen(box: Outbox) -> dict[int, Verdict | None]:
+    return {n: box.verdicts.get(n) for n in box.verdicts if box.past is None or not box.past.judged(n)}
 
 
 @unhurried

@@ -49,7 +49,7 @@ def test_a_wait_leaves_no_trace_and_does_not_ask_for_bytes() -> None:
     judged, rejected = run.core.judged, dict(run.state.rejected)
     offer, _ = offer_of([5.0], run.layout, sequence=1)
     assert isinstance(run.core.judge("alice", offer, memoryview(b""), 3.0), Later)
-    assert run.state.ledger.find("alice", offer.update, offer.digest) is None
+    assert run.state.ledger.find("alice", offer.update, offer.digest, offer.base_version) is None
     assert (run.core.judged, dict(run.state.rejected)) == (judged, rejected)
     assert not run.core.take().judged
 

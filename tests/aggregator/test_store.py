@@ -16,6 +16,7 @@ import pytest
 
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
+from fedmq.aggregator.judged import Judged
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.store import FORMAT, Store
 from fedmq.aggregator.strategies import STRATEGIES as EVERY_STRATEGY
@@ -28,7 +29,8 @@ from tests.aggregator.small_run import SmallRun, layout_of, offer_of, outbox, pl
 def everything_of(state: State) -> dict[str, Any]:
     """All that a restart goes on from, in a form that compares."""
     ledger = {
-        client: (state.ledger.outboxes(client), state.ledger.retired(client)) for client in state.ledger.clients()
+        client: (state.ledger.outboxes(client), state.ledger.retired(client), state.ledger.forgotten(client))
+        for client in state.ledger.clients()
     }
     remembered = {
         "run": state.run,
@@ -183,10 +185,33 @@ def test_retired_outboxes_keep_their_order_over_a_restart_so_that_the_oldest_is_
     store.close()
     store, state = opened(tmp_path)
     store.close()
-    assert state.ledger.retired("alice") == boxes[:64]
+    assert list(state.ledger.retired("alice")) == boxes[:64]
     offer, body = offer_of([1.0, 1.0, 1.0], run.layout, outbox_id=boxes[66])
     AggregatorCore(state, run.strategy, run.core.rules, Goal()).judge("alice", offer, body, 99.0)
-    assert state.ledger.retired("alice") == boxes[1:65]
+    assert list(state.ledger.retired("alice")) == boxes[1:65]
+
+
+def test_an_update_of_an_outbox_that_is_forgotten_is_not_counted_again_after_a_restart_either(tmp_path: Path) -> None:
+    run = SmallRun(parameters=[0.0, 0.0], statistics=[1.0])
+    first, body = offer_of([1.0, 1.0, 1.0], run.layout, outbox_id=outbox(0))
+    run.core.judge("alice", first, body, 0.0)
+    for box in range(1, 67):
+        run.deliver("alice", 1.0, 1.0, 1.0, outbox_id=outbox(box), base_version=run.state.version)
+    store = Store(tmp_path, "kitchen")
+    commit(store, run)
+    store.close()
+    store, state = opened(tmp_path)
+    store.close()
+    core = AggregatorCore(state, run.strategy, run.core.rules, Goal())
+    newer, _ = offer_of([1.0, 1.0, 1.0], run.layout, outbox_id=outbox(99), base_version=1)
+    for once in (run.core, core):
+        again = once.judge("alice", first, body, 99.0)
+        assert isinstance(again, Judged)
+        assert again.reason == "expired"
+        assert once.state.accepted == 67
+        accepted = once.judge("alice", newer, body, 99.0)
+        assert isinstance(accepted, Judged)
+        assert accepted.reason is None
 
 
 @pytest.mark.parametrize("name", EVERY_STRATEGY)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from fedmq.schemas.messages import ClientStatus
+from fedmq.edge_client.outbox import Outbox
+from fedmq.schemas.messages import ClientStatus, Offer
 from fedmq.schemas.signing import AGGREGATOR, author, sealed
 from fedmq.schemas.wire import decode, pack, split
 from fedmq.session import AtWork
@@ -176,6 +177,40 @@ def test_the_last_will_of_an_earlier_aggregator_holds_nobody_back(second: World)
     assert work(third)
     third.broker.attack = lambda message: [message, old]
     assert work(third, versions=20, seconds=20.0)
+
+
+def test_offers_of_the_outboxes_that_a_device_had_before_cost_it_nothing_that_it_has_kept() -> None:
+    """Its store was lost twice: that the aggregator remembers two outboxes only must not make a third one old."""
+    broker = HostileBroker()
+    world = World(broker, RUN, 1)
+    assert work(world)
+    for session in (2, 3):
+        world.end()
+        boxes = {**world.outboxes, "dev-1": Outbox(None)}
+        world = World(broker, RUN, session, boxes, state=world.core.state, at_work=world.at_work)
+        assert work(world)
+    mine = TOPICS.update("dev-1")
+    old: dict[str, Message] = {}
+    for message in broker.seen:
+        if message.topic == mine:
+            old.setdefault(decode(message.payload, Offer)[0].update.outbox_id, message)
+    assert len(old) == 3
+    outbox, client = boxes["dev-1"], world.clients["dev-1"]
+    world.end()
+    broker.retained.clear()
+    world = World(broker, NEXT_RUN, 4, world.outboxes, replaces=frozenset())  # its ledger knows no outbox
+    assert work(world)
+    broker.attack = lambda message: [] if message.topic == mine else [message]
+    assert world.run(lambda: len(outbox.pending()) >= 2, 600.0)
+    world.resting = True
+    client = world.clients["dev-1"]
+    accepted = client.accepted
+    broker.attack = lambda message: [message]
+    for message in old.values():
+        broker.plant(message)
+    assert world.run(lambda: not outbox.pending(), 300.0)
+    assert client.accepted >= accepted + 2
+    assert client.complaint == ""
 
 
 def test_signing_is_turned_on_in_a_federation_at_work() -> None:
