@@ -45,7 +45,7 @@ class Evaluations:
 
     def start_over(self) -> None:
         """What was measured and not committed is forgotten: measure it again."""
-        self._newest = -1
+        self._newest, self._end_by = -1, None
 
     def complete(self, core: AggregatorCore, now: float) -> bool:
         """Whether the last version of a finished run is measured, or was waited for long enough."""

@@ -97,7 +97,9 @@ class Reception:
             if not is_id(client_id):
                 raise ProtocolError("malformed", f"{client_id[:80]!r} is no client id")
             if self._door.holds(client_id):
-                if (later := self._door.hold_off(client_id, message.payload)) is not None:
+                # Nothing is said before the gate opens: it may stay closed, and who has heard a later start heeds no
+                # earlier one.
+                if self._gate.open and (later := self._door.hold_off(client_id, message.payload)) is not None:
                     self._verdicts.say(client_id, later)
             else:
                 self._told(client_id, message)
@@ -131,10 +133,14 @@ class Reception:
     def let_go(self, now: float) -> None:
         """Release from quarantine whose time is over, and whom somebody has released; to be called now and then.
 
-        Who is revoked counts no more among those that measure and are heard.
+        Who is revoked counts no more among those that measure, are heard and are waited for.
         """
         if self._verdicts.busy:
             return
+        if not self._verdicts.at_work:
+            for client_id in self._door.out() & self._core.cohort.online:
+                self._core.presence(client_id, False, now)
+                self._commits.judged(now)
         if self._door.let_go(now):
             self._commits.judged(now)
             if self._core.strategy.cohort and self._gate.open:
@@ -173,6 +179,9 @@ class Reception:
         """A client came or went. Raises ProtocolError: it cannot be read."""
         if self._door.holds(client_id):
             self._core.state.later["quarantine"] += 1
+            return
+        if client_id in self._door.out():
+            self._core.state.rejected["revoked"] += 1
             return
         status, _ = decode(message.payload, ClientStatus)
         self._core.presence(client_id, status.state == "online", self._now())

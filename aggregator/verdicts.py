@@ -209,8 +209,9 @@ class Verdicts:
 
     def shut_out(self, client_id: str) -> None:
         """A client has come into quarantine: what is half here of it goes, and no round waits for it."""
-        held, now = self.core.state.quarantine.held[client_id], self._now()
-        log.error("quarantine client=%s reason=%s seconds=%.0f", client_id, held.reason, held.until - held.since)
+        held, now = self.core.state.quarantine.held.get(client_id), self._now()
+        if held is not None:  # else so many came at once that it is out again
+            log.error("quarantine client=%s reason=%s seconds=%.0f", client_id, held.reason, held.until - held.since)
         self._turns.drop(client_id)
         if self._transfers is not None:
             self._transfers.over(client_id)

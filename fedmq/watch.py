@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fedmq.connect import mqtt_link
 from fedmq.keys import watch_keys
@@ -23,10 +23,12 @@ from fedmq.unheard import Unheard
 
 __all__ = ["Watch"]
 
-_UNVERIFIED = (
-    "what is shown is signed, and not verified: without signing.aggregator_keys_file nobody can tell who said it; "
-    "the operator's bundle has the keys"
-)
+_UNVERIFIED = {
+    "all": "what is shown is signed, and not verified: without signing.aggregator_keys_file nobody can tell who said"
+    " it; the operator's bundle has the keys",
+    "devices": "what devices show is signed, and not verified: without signing.device_keys_file nobody can tell who"
+    " said it; the operator's bundle has the keys",
+}
 
 
 class Watch:
@@ -39,7 +41,7 @@ class Watch:
         clients: the last status of each client.
         failing: clients whose last training failed, and why, as their statuses said it.
         unheard: topics on which the last word shows nothing, and why.
-        unverified: whether something is signed, and without keys nobody can tell by whom.
+        unverified: what is signed, and without keys nobody can tell by whom; "" if nothing is.
 
     """
 
@@ -50,12 +52,13 @@ class Watch:
         self.progress: Progress | None = None
         self.clients: dict[str, ClientStatus] = {}
         self.failing: dict[str, str] = {}
-        self.unverified = False
+        self.unverified: Literal["", "devices", "all"] = ""
         self._topics = Topics(settings.federation)
         self.unheard = Unheard(self._topics)
         self._mqtt = mqtt_link(settings.broker, mqtt_client_id)
         self._link: Link = self._mqtt
         self._keys = watch_keys(settings.signing)
+        self._knows_devices = settings.signing.device_keys_file is not None
         self._signed: SignedLink | None = None
         if self._keys is not None:
             fresh = of_who_looks(self._topics, self._keys)
@@ -137,6 +140,7 @@ class Watch:
             known, held, unheard = clients.get(client_id), self._held(client_id), self.unheard.clients.get(client_id)
             more: dict[str, Any] = {"quarantine": held.model_dump()} if held is not None else {}
             more |= {"unheard": unheard} if unheard is not None else {}
+            more |= {"unverified": self.unverified} if self.unverified and (known or more) else {}
             return json.dumps(known if not more else (known or {}) | more)
         run = {"aggregator": self.aggregator, "progress": self.progress}
         return json.dumps(
@@ -147,14 +151,15 @@ class Watch:
 
     def describe(self, client_id: str | None = None) -> str:
         """Everything, or one client, for people; empty if nothing is known."""
+        unverified = [_UNVERIFIED[self.unverified]] if self.unverified else []
         if client_id is not None:
             known = [client_text(self.clients[client_id])] if client_id in self.clients else []
             unheard = self.unheard.clients.get(client_id)
             held = self._held(client_id)
             known += [not_shown(client_id, unheard)] if unheard is not None else []
-            return "\n".join(known + ([quarantined(held)] if held else []))
-        lines = [_UNVERIFIED] if self.unverified else []
-        lines += self.unheard.of_the_run
+            known += [quarantined(held)] if held else []
+            return "\n".join([*unverified, *known]) if known else ""
+        lines = [*unverified, *self.unheard.of_the_run]
         if self.refused:
             lines.append(
                 f"{self.refused} messages are refused, because they are old or not signed by whose they should be"
@@ -177,8 +182,9 @@ class Watch:
     def _take(self, message: Message) -> bool:
         if not message.payload:
             return False  # a retained message that was cleared, or an aggregator's mark
-        if self._signed is None and not self.unverified:
-            self.unverified = opened(message.topic, message.payload) is not None
+        blind = self._signed is None or (not self._knows_devices and self._topics.sender(message.topic) is not None)
+        if blind and not self.unverified and opened(message.topic, message.payload) is not None:
+            self.unverified = "all" if self._signed is None else "devices"
         if message.topic == self._topics.aggregator:
             presence = decode(message.payload, AggregatorPresence)[0]
             if presence.state != "starting":  # it may never come to more

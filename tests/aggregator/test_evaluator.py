@@ -9,9 +9,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from fedmq.aggregator.evaluations import Evaluations
 from fedmq.aggregator.evaluator import ThreadEvaluator
 from fedmq.schemas.layout import Vector
 from fedmq.schemas.messages import Metrics
+from tests.aggregator.small_run import SmallRun
 
 
 def measures(weights: Vector) -> Metrics:
@@ -40,3 +42,26 @@ def test_what_came_of_it_is_there_once(evaluate: Callable[[Vector], Metrics], re
     assert found is not None
     assert (found[0], repr(found[1])) == (7, result)
     assert evaluator.take() is None
+
+
+class Never:
+    """Begins, and comes to no end."""
+
+    def __init__(self) -> None:
+        self.idle = True
+
+    def start(self, version: int, weights: Vector) -> None:
+        self.idle = False
+
+    def take(self) -> None:
+        return None
+
+
+def test_a_run_that_is_finished_again_after_a_failure_of_the_disk_waits_for_its_last_evaluation_again() -> None:
+    run = SmallRun()
+    evaluations = Evaluations(Never())
+    assert not evaluations.complete(run.core, 0.0)
+    assert evaluations.complete(run.core, 120.0)
+    evaluations.start_over()
+    assert not evaluations.complete(run.core, 600.0)
+    assert evaluations.complete(run.core, 720.0)

@@ -21,6 +21,7 @@ from fedmq.aggregator.releases import Releases
 from fedmq.aggregator.strategies import fedavg
 from fedmq.schemas.messages import ClientStatus, Later, Missing, Need, Part
 from fedmq.schemas.wire import encode
+from fedmq.transport.link import Connected, Message
 from tests.aggregator.door import CLIENT, LAYOUT, MOST_BYTES, TOPICS, VERSION, Door, header_of
 from tests.aggregator.small_run import RUN, plain_fedbuff
 
@@ -197,6 +198,28 @@ def test_in_quarantine_nothing_is_decoded_and_answers_are_few(tmp_path: Path, ca
     assert door.state.rejected == {"not_finite": AFTER}
     assert door.state.later["quarantine"] == 20 * 50 + 3
     assert door.state.accepted == 0
+
+
+def test_nothing_is_said_to_it_until_the_aggregator_knows_that_it_may_work(tmp_path: Path) -> None:
+    """It may be an older copy; and who has heard an aggregator's later start heeds no earlier one."""
+    door = Door(tmp_path, RULES)
+    hostile(door)
+    door.answers.clear()
+    door.service.handle(Connected())
+    door.service.handle(Message(TOPICS.update(CLIENT), door.offer()))
+    door.work(2.0)
+    assert door.answers == []
+    door.say(door.offer())
+    assert [answer.reason for answer in door.answers if isinstance(answer, Later)] == ["quarantine"]
+
+
+def test_more_than_are_remembered_may_come_at_once(tmp_path: Path) -> None:
+    door = Door(tmp_path, RULES)
+    for number in range(300):
+        for _ in range(AFTER):
+            door.service.handle(Message(TOPICS.update(f"dev-{number}"), b"\xc1"))
+    door.service.tick()
+    assert list(door.state.quarantine.held) == [f"dev-{number}" for number in range(300 - 256, 300)]
 
 
 def test_what_is_half_here_of_its_updates_goes(tmp_path: Path) -> None:

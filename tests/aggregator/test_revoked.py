@@ -9,9 +9,11 @@ import pytest
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.scores import summarised
+from fedmq.aggregator.strategies import fedavg
 from fedmq.schemas.errors import ConfigError
-from fedmq.schemas.messages import Evaluation
-from tests.aggregator.door import CLIENT, LAYOUT, Door
+from fedmq.schemas.messages import ClientStatus, Evaluation
+from fedmq.schemas.wire import encode
+from tests.aggregator.door import CLIENT, LAYOUT, TOPICS, Door
 from tests.aggregator.small_run import RUN
 
 
@@ -124,3 +126,16 @@ def test_who_is_revoked_counts_no_more_in_what_is_shown(tmp_path: Path) -> None:
     progress = door.progress()
     assert (progress.devices, progress.clients) == (None, ())
     assert progress.updates == 1
+
+
+def test_no_round_waits_for_who_is_revoked_whatever_is_shown_of_it(tmp_path: Path) -> None:
+    door = Door(tmp_path, Rules(RUN, LAYOUT), strategy=fedavg(clients=1))
+    online = encode(ClientStatus(state="online", client_id=CLIENT, incarnation="c" * 32))
+    door.say(online, topic=TOPICS.status(CLIENT))
+    assert door.core.cohort.online == {CLIENT}
+    (tmp_path / "revoked").write_text(f"{CLIENT}\n")
+    door.work(3.0)
+    assert door.core.cohort.online == set()
+    door.say(online, topic=TOPICS.status(CLIENT))
+    assert door.core.cohort.online == set()
+    assert door.state.rejected == {"revoked": 1}

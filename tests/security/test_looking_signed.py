@@ -190,14 +190,37 @@ def test_who_looks_without_keys_is_told_that_nothing_is_verified(
         mouth.says("", presence())
         shown(watch, lambda: watch.aggregator)
         assert "not verified" not in watch.describe()
-        assert json.loads(watch.as_json())["unverified"] is False
+        assert json.loads(watch.as_json())["unverified"] == ""
         mouth.says("stranger", progress(3))
         shown(watch, lambda: watch.progress)
-        assert "signed, and not verified" in watch.describe()
-        assert json.loads(watch.as_json())["unverified"] is True
+        mouth.says("stranger", status())
+        shown(watch, lambda: watch.clients)
+        for client_id in (None, "dev-1"):
+            assert "what is shown is signed, and not verified" in watch.describe(client_id)
+            assert json.loads(watch.as_json(client_id))["unverified"] == "all"
 
 
-def test_who_looks_with_keys_is_told_no_such_thing(watch: Watch, mouth: Mouth) -> None:
+def test_who_looks_with_the_aggregators_keys_only_is_told_that_devices_are_not_verified(
+    mosquitto: RunningBroker, federation: str, mouth: Mouth, tmp_path: Path
+) -> None:
+    signing = {"aggregator_keys_file": tmp_path / "aggregator.key"}
+    settings = Settings.model_validate({"federation": federation, "broker": {"url": mosquitto.url}, "signing": signing})
+    with Watch(settings, f"{federation}-eye-{os.urandom(4).hex()}") as watch:
+        mouth.says("aggregator", presence())
+        shown(watch, lambda: watch.aggregator)
+        assert "not verified" not in watch.describe()
+        mouth.says("stranger", status())
+        shown(watch, lambda: watch.clients)
+        for client_id in (None, "dev-1"):
+            assert "what devices show is signed, and not verified" in watch.describe(client_id)
+            assert json.loads(watch.as_json(client_id))["unverified"] == "devices"
+        assert watch.describe("nobody") == ""
+        assert json.loads(watch.as_json("nobody")) is None
+
+
+def test_who_looks_with_all_keys_is_told_no_such_thing(watch: Watch, mouth: Mouth) -> None:
     mouth.says("aggregator", presence())
-    shown(watch, lambda: watch.aggregator)
-    assert "not verified" not in watch.describe()
+    mouth.says("dev-1", status())
+    shown(watch, lambda: watch.aggregator and watch.clients)
+    assert "not verified" not in watch.describe() + watch.describe("dev-1")
+    assert json.loads(watch.as_json())["unverified"] == ""
