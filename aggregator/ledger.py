@@ -63,8 +63,7 @@ class Outbox:
             verdict = window.get(sequence)
             if verdict is not None and verdict.version is not None and verdict.staleness is not None:
                 base = max(base, verdict.version - verdict.staleness)
-            too_old = sequence <= window.newest - WINDOW
-            if verdict is not None or too_old or (past is not None and past.judged(sequence)):
+            if verdict is not None or (past is not None and past.judged(sequence)):
                 had |= 1 << age
         return Past(newest, had, base)
 

@@ -109,8 +109,26 @@ def test_of_an_outbox_that_two_others_followed_nothing_counts_twice_and_what_was
     assert ledger.find("alice", update(10, 1), DIGEST, BASE) is None
 
 
-def accepted_from(base: int, box: int) -> Judged:
-    return Judged(update(0, box), version=base + 4, staleness=4, digest=short(DIGEST))
+def accepted_from(base: int, box: int, sequence: int = 0) -> Judged:
+    return Judged(update(sequence, box), version=base + 4, staleness=4, digest=short(DIGEST))
+
+
+def test_an_outbox_may_come_back_again_and_again_and_all_that_was_ever_judged_of_it_stays_so() -> None:
+    ledger = Ledger()
+    for sequence in (5, 9):
+        ledger.enter("alice", accepted_from(200, 0, sequence))
+    for back in range(3):
+        for box in (100 + 2 * back, 101 + 2 * back):
+            ledger.enter("alice", accepted_from(30, box))
+        assert list(ledger.retired("alice"))[-1] == outbox(0)
+        ledger.enter("alice", accepted_from(10, 0, (7, 20, 8)[back]))
+    for box in (110, 111):
+        ledger.enter("alice", accepted_from(30, box))
+    judged = {sequence for sequence in range(100) if ledger.find("alice", update(sequence, 0), DIGEST, 0)}
+    assert judged == {5, 7, 8, 9, 20}
+    for box in range(200, 264):
+        ledger.enter("alice", accepted_from(30, box))
+    assert ledger.forgotten("alice") == 200
 
 
 def test_an_update_that_may_be_of_an_outbox_of_which_nothing_is_remembered_is_expired() -> None:
