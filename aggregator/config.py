@@ -83,7 +83,10 @@ class AggregatorSettings(BaseModel):
     one_per_client: bool | None = Field(None, description="a client's second update waits for the next buffer")
     clip_norm: float | None = Field(None, description="no delta counts as longer than this")
     clip_medians: float | None = Field(None, description="the same as a multiple of the clients' median norm")
-    hostile: float | None = Field(None, description="the share of a buffer's updates that may be hostile")
+    hostile: float | None = Field(
+        None,
+        description="the share of a buffer that may be hostile, for trimmed_mean and multi_krum; 0.3 there",
+    )
     alpha: float | None = None
     clients: int | None = None
     over_selection: float | None = None

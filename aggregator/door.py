@@ -97,15 +97,15 @@ class Door:
     def unreadable(self, topic: str, payload: bytes, error: ProtocolError) -> None:
         """A message that cannot be read: it has no answer, since there is nothing in it that one could name."""
         client_id = self._topics.sender(topic)
-        if client_id is not None and payload:
+        if client_id is not None and not payload:
+            # A topic was emptied. Nobody has signed it, and it says nothing: no client is to answer for it.
+            self._attention.forged(client_id)
+            return
+        if client_id is not None:
             self._uncounted[client_id, error.reason] += 1
             self._attention.wasted(client_id)
-        elif client_id is not None:  # nobody has signed it, and it says nothing: no client is to answer for it
-            self._attention.forged(client_id)
         if (left_out := self._sparing.line(topic, self._now())) is not None:
-            log.warning(
-                "ignored topic=%s reason=%s detail=%r left_out=%d", topic[:200], error.reason, str(error), left_out
-            )
+            log.warning("ignored topic=%s reason=%s detail=%r%s", topic[:200], error.reason, str(error), left_out)
 
     def forged(self, topic: str) -> None:
         """A message was not signed as it has to be. It has no verdict: who sent it may be anyone."""

@@ -381,7 +381,7 @@ class AggregatorService:
         for record in done.news.versions:
             at_work = self._core.state.tempo.clients_at_work
             if (left_out := self._versions_said.line("", self.now())) is not None:
-                log.info("version=%d updates=%d why=%s clients_at_work=%.1f left_out=%d",
+                log.info("version=%d updates=%d why=%s clients_at_work=%.1f%s",
                          record.version, len(record.updates), record.why, at_work, left_out)  # fmt: skip
             self.on_version(record)
 

@@ -24,12 +24,13 @@ class Sparing:
         self._in_all = Buckets(_IN_ALL_PER_SECOND, _IN_ALL_AT_ONCE)
         self._left_out: Counter[str] = Counter()
 
-    def line(self, key: str, now: float) -> int | None:
-        """How many were left out before this one; None if this one is left out too."""
+    def line(self, key: str, now: float) -> str | None:
+        """What the line ends with: how many were left out before this one, if any; None if this one is left out too."""
         key = key[:_KEY]
         if self._in_all.has("", now) and self._buckets.taken(key, now):
             self._in_all.take("", now)
-            return self._left_out.pop(key, 0)
+            left_out = self._left_out.pop(key, 0)
+            return f" left_out={left_out}" if left_out else ""
         if len(self._left_out) >= _KEYS:
             self._left_out.clear()
         self._left_out[key] += 1

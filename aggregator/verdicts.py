@@ -221,7 +221,7 @@ class Verdicts:
     def no_room(self, client_id: str, update: UpdateId, error: StoreError) -> None:
         """The disk refuses the bytes of an update."""
         if (left_out := self._sparing.line(client_id, self._now())) is not None:
-            log.error("a part was not kept client=%s left_out=%d: %s", client_id, left_out, error)
+            log.error("a part was not kept client=%s detail=%r%s", client_id, str(error), left_out)
         self.say(client_id, Later(update=update, reason="disk", seconds=self._disk.offer_again(self._now())))
 
     def say(self, client_id: str, answer: Missing | Later) -> None:
@@ -331,5 +331,5 @@ class Verdicts:
 
     def _say_rejected(self, client_id: str, offer: Offer, reason: Reason, detail: str) -> None:
         if (left_out := self._sparing.line(client_id, self._now())) is not None:
-            log.warning("rejected client=%s sequence=%d reason=%s detail=%r left_out=%d",
+            log.warning("rejected client=%s sequence=%d reason=%s detail=%r%s",
                         client_id, offer.update.sequence, reason, detail, left_out)  # fmt: skip

@@ -47,6 +47,7 @@ class Remarks:
         self._shown = shown
         self._aggregator_online: bool | None = None
         self._refused, self._refused_why = 0, ""  # messages of the aggregator, and why the last of them
+        self._unreadable = ""  # why what lies on the model's topic cannot be read
         self._quiet_at: float | None = None  # when to say that there is no model
         self._quiet = ""  # as it was said, until there is one
         self._shortage: Shortage | None = None  # that was said
@@ -68,6 +69,10 @@ class Remarks:
     def refused(self, why: str) -> None:
         """A message of the aggregator's was not believed."""
         self._refused, self._refused_why = self._refused + 1, why
+
+    def unreadable(self, why: str) -> None:
+        """What came on the model's topic says nothing."""
+        self._unreadable = why
 
     def tick(self, now: float) -> None:
         """Say what is new, and take back what is over."""
@@ -109,6 +114,11 @@ class Remarks:
             said = (
                 f"no model in federation {self._federation!r} yet: {messages} of its aggregator refused, the last "
                 f"because {self._refused_why}; is signing.aggregator_keys_file the federation's of now?"
+            )
+        elif self._unreadable:
+            said = (
+                f"no model in federation {self._federation!r} yet: somebody has written over it ({self._unreadable}); "
+                "the aggregator's next version takes its place, or the next start of the aggregator"
             )
         elif self._aggregator_online is not None:
             state = "online" if self._aggregator_online else "offline"

@@ -298,6 +298,8 @@ class ClientService:
             elif self._fetch.take(topic, message.payload, now):
                 self._perform(self._intake.fetched(now), now)
         except ProtocolError as error:
+            if topic == topics.model:
+                self._remarks.unreadable(str(error))
             log.error(
                 "ignored client=%s topic=%s reason=%s detail=%r", self._client_id, topic, error.reason, str(error)
             )

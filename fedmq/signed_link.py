@@ -152,7 +152,9 @@ def forged(topics: Topics, keys: Keys, topic: str, signed: Signed | None) -> str
 
 
 def _unknown_key(who: str) -> str:
-    return f"it is not signed with a known key of {'the aggregator' if who == AGGREGATOR else 'its client'}"
+    if who == AGGREGATOR:
+        return "it is not signed with a known key of the aggregator"
+    return "it is not signed with a known key of its client, whose newest ones have to be in signing.device_keys_file"
 
 
 def in_order(topics: Topics, newest: Newest) -> Fresh:

@@ -141,7 +141,10 @@ def shown_by_status(made: Ground, capsys: pytest.CaptureFixture[str], *arguments
     ("hidden", "why"),
     [
         ("evil", "its header cannot be read"),
-        ("with another's key", "it is not signed with a known key of its client"),
+        (
+            "with another's key",
+            "it is not signed with a known key of its client, whose newest ones have to be in signing.device_keys_file",
+        ),
         ("unsigned", "it is not signed"),
     ],
 )

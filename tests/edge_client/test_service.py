@@ -325,6 +325,14 @@ def test_without_a_model_it_says_that_the_aggregator_is_offline_if_it_is_until_a
     assert device.service.complaint == "receiving version 1: 0.0 of 8.19 kB"
 
 
+def test_without_a_model_it_says_that_somebody_has_written_over_it(device: Device) -> None:
+    device.say(TOPICS.aggregator, encode(online()))
+    device.say(TOPICS.model, b"bad")
+    device.wait(10.0)
+    assert "no model in federation 'f' yet: somebody has written over it (the header is" in device.service.complaint
+    assert "or the next start of the aggregator" in device.service.complaint
+
+
 def test_without_a_model_it_says_how_many_messages_of_the_aggregator_were_refused(device: Device) -> None:
     for _ in range(3):
         device.service.refused(TOPICS.model, "it is not signed with a known key of the aggregator")
