@@ -92,6 +92,8 @@ class AttentiveLink(LinkInFront):
             self._filters.add(topic)
             if self._shunned:
                 self._link.subscribe(*self._topics_of(self._one_by_one, topic))
+                if self._session_left:  # the word that this one ends may have been lost with the connection before
+                    self._link.unsubscribe(topic)
                 continue
             self._link.subscribe(topic)
             if self._session_left and self._known is not None:

@@ -181,11 +181,11 @@ def test_an_update_that_counts_is_not_told(tmp_path: Path) -> None:
 class Room:
     """A link that pays attention, and three clients."""
 
-    def __init__(self, *, known: bool = True) -> None:
+    def __init__(self, *, known: bool = True, durable: bool = False) -> None:
         self.broker = MemoryBroker()
         self.topics = Topics("room")
         self.attention = Attention(lambda: self.broker.time.now)
-        self.inner = self.broker.link("aggregator")
+        self.inner = self.broker.link("aggregator", durable=durable)
         self.known = KNOWN
         clients = (lambda: self.known) if known else None
         self.link = AttentiveLink(self.inner, self.topics, self.attention, clients, lambda: self.broker.time.now)
@@ -260,6 +260,24 @@ def test_a_new_connection_shuns_the_same() -> None:
     room.heard()
     room.say(*KNOWN)
     assert room.heard() == ["alice", "bob"]
+
+
+def test_what_a_broken_connection_did_not_take_back_is_taken_back_in_the_next() -> None:
+    room = Room(durable=True)
+    room.flood()
+    filters = room.broker._sessions["aggregator"].filters
+    assert room.topics.updates not in filters
+    filters.add(room.topics.updates)  # as if the end of this subscription had been lost
+    room.inner.die()
+    room.link.open()
+    room.heard()
+    room.link.subscribe(room.topics.updates)
+    room.heard()
+    assert filters == {
+        room.topics.update("alice"),
+        room.topics.update("bob"),
+        *map(room.topics.status, ("alice", "bob")),
+    }
 
 
 def test_where_nobody_knows_who_there_is_everybody_is_subscribed_to() -> None:
