@@ -56,6 +56,7 @@ def decided(before: Record | None, request: Request, folder: Folder) -> Record:
 
     """
     record = _settings(before, request, folder)
+    _check_federation(record)
     wanted = dict.fromkeys(check_devices(request.clients, request.clients_from), request.clients_from)
     wanted |= dict.fromkeys(check_devices(request.add, "--add"), "--add")
     for client_id, where in wanted.items():
@@ -86,6 +87,17 @@ def decided(before: Record | None, request: Request, folder: Folder) -> Record:
         if account in record.revoked:
             raise ConfigError(f"--renew: client {account!r} is revoked; there is nothing to renew")
     return record
+
+
+def _check_federation(record: Record) -> None:
+    """Raise ConfigError for a name that leaves the accounts no room which every federation has."""
+    user = max(map(record.user, (AGGREGATOR, OPERATOR)), key=len)
+    if len(user) > _LONGEST_USER:
+        room = _LONGEST_USER - (len(user) - len(record.federation))
+        raise ConfigError(
+            f"federation {record.federation!r}: an account would log in as {user!r}, which is {len(user)} characters; a"
+            f" certificate's name takes {_LONGEST_USER}, so begin a folder with a name of at most {room}"
+        )
 
 
 def _check_case(record: Record, wanted: Mapping[str, str]) -> None:

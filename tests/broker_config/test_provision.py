@@ -411,6 +411,21 @@ def test_a_folder_that_is_none_of_its_own_is_refused(provision: Provision) -> No
     assert "file: it cannot be used as a folder" in provision.fails("--federation", "f", "--clients", "ids.txt")
 
 
+@pytest.mark.parametrize("length", [54, 61, 62, 64])
+def test_a_federation_whose_aggregator_could_have_no_certificate_is_not_begun(
+    provision: Provision, length: int
+) -> None:
+    Path("ids.txt").write_text("d\n")
+    name = "f" * length
+    said = provision.fails("--federation", name, "--clients", "ids.txt")
+    assert said == (
+        f"federation {name!r}: an account would log in as '{name}.aggregator', which is {length + 11} characters; a"
+        " certificate's name takes 64, so begin a folder with a name of at most 53"
+    )
+    assert not provision.root.exists()
+    provision("--federation", "f" * 53, "--clients", "ids.txt")
+
+
 def test_a_record_that_is_damaged_is_named(provision: Provision) -> None:
     provision.begin("dev-1")
     file = provision.root / "provision.json"
