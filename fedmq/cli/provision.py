@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder; keep it to yourself")
     parser.add_argument("--federation", metavar="NAME", help="needed for a new folder")
-    parser.add_argument("--clients", type=Path, metavar="FILE", help="the devices: an id in each line, # for comments")
+    parser.add_argument(
+        "--clients", type=Path, metavar="FILE", help="devices that are to be in: an id in each line, # for comments"
+    )
     parser.add_argument("--task", type=Path, metavar="FILE", help="the task file, copied into new bundles")
     change = parser.add_argument_group("changes")
     change.add_argument("--add", nargs="+", action="extend", default=[], metavar="ID", help="more devices")
@@ -84,10 +86,12 @@ def run(options: argparse.Namespace) -> int:
     if options.all and options.renew is None:
         raise ConfigError("--all goes with --renew; it says that all certificates are to be renewed")
 
-    def tell(outcome: Outcome) -> None:
-        print("\n".join(summary(options.out, outcome)), flush=True)
+    request = _request(options)
 
-    outcome = provision(options.out, _request(options), datetime.now(UTC), tell)
+    def tell(outcome: Outcome) -> None:
+        print("\n".join(summary(options.out, request, outcome)), flush=True)
+
+    outcome = provision(options.out, request, datetime.now(UTC), tell)
     for line in _clear(options.out, outcome.record.uncleared):
         print(line)
     return 0

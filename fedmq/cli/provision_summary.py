@@ -11,6 +11,7 @@ from fedmq.broker_config.provision.host_names import broker_url
 from fedmq.broker_config.provision.record import DEFAULT_HOSTS
 
 if TYPE_CHECKING:
+    from fedmq.broker_config.provision.decisions import Request
     from fedmq.broker_config.provision.provisioning import Outcome
 
 __all__ = ["some", "summary"]
@@ -22,13 +23,15 @@ _EVERYTHING = ("authority/key.pem", "broker/identity.pem")
 _ACCOUNTS_SECRETS = ("password", "identity.pem", "signing.pem")
 
 
-def summary(out: Path, outcome: Outcome) -> list[str]:
+def summary(out: Path, request: Request, outcome: Outcome) -> list[str]:
     """The lines."""
     record = outcome.record
     where = f"broker {record.hosts[0]}:{record.port}"
     lines = [f"{out}: federation {record.federation}, {_count(record.devices, 'device')}, {where}"]
+    unlisted = _unlisted(out, request, outcome)
     if not outcome.changed and not outcome.opened:
-        lines.append("nothing to do: everything is as it should be")
+        lines.append("nothing was changed" if unlisted else "nothing to do: everything is as it should be")
+    lines += unlisted
     lines += _bundles(out, outcome)
     if not outcome.new:
         lines += _to_carry(out, outcome)
@@ -41,6 +44,18 @@ def summary(out: Path, outcome: Outcome) -> list[str]:
     if outcome.new:
         lines += _next(out, record.devices[0], record.task)
     return lines
+
+
+def _unlisted(out: Path, request: Request, outcome: Outcome) -> list[str]:
+    """Who is in and was not named: as it should be after --add, and not where a line was taken out of the list."""
+    named = {*request.clients, *request.add}
+    others = [name for name in outcome.record.devices if name not in named]
+    if not request.clients or not others:
+        return []
+    return [
+        f"in, and not in {request.clients_from}: {some(others)}; right for what --add has added; a list takes nobody"
+        f" out, `fedmq provision --out {out} --revoke ID` does"
+    ]
 
 
 def _bundles(out: Path, outcome: Outcome) -> list[str]:

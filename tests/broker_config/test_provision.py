@@ -426,6 +426,29 @@ def test_a_federation_whose_aggregator_could_have_no_certificate_is_not_begun(
     provision("--federation", "f" * 53, "--clients", "ids.txt")
 
 
+def test_a_device_that_is_not_in_the_list_any_more_is_named_with_what_takes_it_out(provision: Provision) -> None:
+    provision.begin("dev-1", "stolen")
+    before = content(provision.root)
+    Path("ids.txt").write_text("dev-1\n")
+    told = (
+        "in, and not in ids.txt: stolen; right for what --add has added; a list takes nobody out,"
+        f" `fedmq provision --out {provision.root} --revoke ID` does"
+    )
+    assert provision("--clients", "ids.txt").splitlines()[1:] == ["nothing was changed", told]
+    assert content(provision.root) == before
+    said = provision("--clients", "ids.txt", "--add", "dev-2").splitlines()
+    assert told in said
+    assert "nothing was changed" not in said
+    assert "not in ids.txt" not in provision()
+    assert "not in ids.txt" not in provision("--clients", "ids.txt", "--add", "dev-2", "--revoke", "stolen")
+
+
+def test_of_many_devices_that_are_in_no_list_a_few_are_named(provision: Provision) -> None:
+    provision.begin(*(f"dev-{number}" for number in range(6)))
+    Path("ids.txt").write_text("dev-0\n")
+    assert "in, and not in ids.txt: dev-1, dev-2, dev-3 and 2 more; right for" in provision("--clients", "ids.txt")
+
+
 def test_a_record_that_is_damaged_is_named(provision: Provision) -> None:
     provision.begin("dev-1")
     file = provision.root / "provision.json"
