@@ -23,6 +23,7 @@ from fedmq.broker_config.mosquitto import mosquitto_binary
 from fedmq.broker_config.provision.folder import Folder
 from fedmq.broker_config.provision.private_files import write_private
 from fedmq.broker_config.provision.record import Login, Record, read_record
+from fedmq.broker_config.provision.safe_folder import without_links
 from fedmq.broker_config.restarts import MOST_ENDS, SOON_SECONDS, Restarts
 from fedmq.broker_config.running import RunningBroker, answering, check_free, reached_at
 from fedmq.broker_config.secure_configuration import SecureConfiguration, read_configuration
@@ -242,7 +243,7 @@ def _find(folder: Path) -> Path:
 def _record(folder: Path) -> Record | None:
     # Where Mosquitto's user runs this, the broker's files may be all that he may read.
     with contextlib.suppress(StoreError):
-        return read_record(Folder(folder))
+        return read_record(Folder(without_links(folder)))
     return None
 
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Mapping
 
@@ -21,6 +22,7 @@ _HASH_BYTES = 64
 # bits need no more: there is nothing to guess.
 _ITERATIONS = 1000
 _SECRET_BYTES = 32
+_LINE = re.compile(r"[^:\s]+:\$7\$[0-9]+\$[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]+=*")
 
 
 def new_password() -> str:
@@ -48,9 +50,9 @@ def verifies(line: str, password: str) -> bool:
 
 
 def read_password_file(content: bytes) -> dict[str, str]:
-    """The line of each name."""
+    """The line of each name. What is no such line is left out: the file may be another than it seems."""
     lines = content.decode("utf-8", errors="replace").splitlines()
-    return {line.partition(":")[0]: line for line in lines if ":" in line}
+    return {line.partition(":")[0]: line for line in lines if _LINE.fullmatch(line)}
 
 
 def password_file(lines: Mapping[str, str]) -> bytes:

@@ -1,7 +1,7 @@
 """Files that only their owner may read, written so that a crash leaves the old one or the new one.
 
 What root makes in a folder belongs to the folder's owner: a broker that runs as a user of its own, who was given its
-folder, has to be able to read what is changed there later.
+folder, has to be able to read what is changed there later. Nothing here follows a link of his; see `safe_folder`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from fedmq.broker_config.provision.closing import FILE_MODE, FOLDER_MODE
+from fedmq.broker_config.provision.safe_folder import open_file, opened, place_of
 from fedmq.schemas.errors import ConfigError, StoreError
 
 __all__ = [
     "alone_in",
-    "close_up",
     "make_folder",
     "read_private",
     "remove_files",
@@ -26,8 +28,6 @@ __all__ = [
     "write_private",
 ]
 
-_FILE_MODE = 0o600
-_FOLDER_MODE = 0o700
 _ASIDE = ".part"
 
 
@@ -56,9 +56,16 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def read_private(path: Path) -> bytes | None:
-    """The file's content, None if there is none; raises StoreError if it cannot be read."""
+    """The file's content, None if there is none.
+
+    Raises:
+        ConfigError: it may be what somebody else has put there.
+        StoreError: it cannot be read.
+
+    """
     try:
-        return path.read_bytes()
+        with place_of(path) as (folder, name), open(open_file(folder, name, path), "rb") as file:
+            return file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -68,34 +75,36 @@ def read_private(path: Path) -> bytes | None:
 def write_private(path: Path, content: bytes) -> bool:
     """Give the file this content, mode 0600, in one step; whether anything was different before.
 
-    Its folder is made, mode 0700, if it is not there. Raises StoreError if the disk does not take it.
+    Its folder is made, mode 0700, if it is not there. Raises StoreError if the disk does not take it, ConfigError if a
+    link of somebody else is on the way; one in its place is replaced.
     """
     try:
-        if read_private(path) == content and not _strange(path.lstat(), path.parent):
-            return False
         _make_within(path.parent)
-        aside = _aside(path)
-        _write(aside, content)
-        os.replace(aside, path)
-        _sync(path.parent)
+        with opened(path.parent) as folder:
+            if _holds(folder, path, content):
+                return False
+            aside = _aside(path.name)
+            _write(folder, aside, content)
+            os.replace(aside, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
     except OSError as error:
         raise StoreError(f"{path}: it cannot be written: {error.strerror}") from error
     return True
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make a new folder with these files, all at once; raises StoreError if the disk does not take it."""
-    aside = _aside(folder)
+    """Make a new folder with these files, all at once; raises what `write_private` raises."""
+    aside = _aside(folder.name)
     try:
         _make_within(folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)  # of a run that did not come to its end
-        aside.mkdir(mode=_FOLDER_MODE)
-        _give_folder(aside)
-        for name, content in files.items():
-            _write(aside / name, content)
-        _sync(aside)
-        os.rename(aside, folder)
-        _sync(folder.parent)
+        with opened(folder.parent) as parent:
+            shutil.rmtree(aside, ignore_errors=True, dir_fd=parent)  # of a run that did not come to its end
+            with _made(parent, aside) as made:
+                for name, content in files.items():
+                    _write(made, name, content)
+                os.fsync(made)
+            os.rename(aside, folder.name, src_dir_fd=parent, dst_dir_fd=parent)
+            os.fsync(parent)
     except OSError as error:
         raise StoreError(f"{folder}: it cannot be made: {error.strerror}") from error
 
@@ -104,13 +113,18 @@ def remove_files(folder: Path, names: Iterable[str]) -> bool:
     """Remove these files, and the folder if nothing else is in it; whether there was anything to remove."""
     removed = False
     try:
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / name).unlink()
-                removed = True
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-            _sync(folder.parent)
+        with opened(folder) as descriptor:
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=descriptor)
+                    removed = True
+            left = os.listdir(descriptor)
+        if not left:
+            with opened(folder.parent) as parent:
+                os.rmdir(folder.name, dir_fd=parent)
+                os.fsync(parent)
+    except FileNotFoundError:
+        return removed
     except OSError as error:
         raise StoreError(f"{folder}: what is in it cannot be removed: {error.strerror}") from error
     return removed
@@ -121,104 +135,92 @@ def remove_unfinished(paths: Iterable[Path]) -> None:
 
     Raises StoreError if that cannot be.
     """
-    for aside in map(_aside, paths):
+    for aside in (path.with_name(_aside(path.name)) for path in paths):
+        if not os.path.lexists(aside):
+            continue
         try:
-            if aside.is_dir() and not aside.is_symlink():
-                shutil.rmtree(aside)
-            elif os.path.lexists(aside):
-                aside.unlink()
+            with opened(aside.parent) as folder:
+                if stat.S_ISDIR(os.stat(aside.name, dir_fd=folder, follow_symlinks=False).st_mode):
+                    shutil.rmtree(aside.name, dir_fd=folder)
+                else:
+                    os.unlink(aside.name, dir_fd=folder)
         except OSError as error:
             raise StoreError(f"{aside}: it cannot be removed: {error.strerror}") from error
 
 
-def close_up(paths: Iterable[Path]) -> list[Path]:
-    """Take from others what rights they have on these files and folders; those on which they had any.
-
-    A symbolic link has no rights of its own, and what it leads to is left alone.
-    """
-    opened = []
-    for path in paths:
-        try:
-            if path.is_symlink():
-                continue
-            mode = path.stat().st_mode & 0o777
-            wanted = _FOLDER_MODE if path.is_dir() else _FILE_MODE
-            if mode != wanted:
-                path.chmod(wanted)
-            if mode & 0o077:
-                opened.append(path)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StoreError(f"{path}: its mode cannot be changed to {wanted:o}: {error.strerror}") from error
-    return opened
-
-
 def make_folder(folder: Path) -> None:
-    """Make a folder, mode 0700, if it is not there; raises StoreError if the disk does not take it."""
+    """Make a folder, mode 0700, if it is not there; raises what `write_private` raises."""
     try:
         _make_within(folder)
     except OSError as error:
         raise StoreError(f"{folder}: it cannot be made: {error.strerror}") from error
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}{_ASIDE}")
+def _aside(name: str) -> str:
+    return f".{name}{_ASIDE}"
 
 
 def _make(folder: Path) -> None:
     """Make the folder and those above it; those that are there keep their modes."""
     if not folder.is_dir():
         _make(folder.parent)
-        folder.mkdir(mode=_FOLDER_MODE)
-        _sync(folder.parent)
+        folder.mkdir(mode=FOLDER_MODE)
+        with opened(folder.parent) as parent:
+            os.fsync(parent)
 
 
 def _make_within(folder: Path) -> None:
     """The same for what lies within a folder of ours; it is given away as files are."""
-    if not folder.is_dir():
+    try:
+        with opened(folder):
+            return
+    except FileNotFoundError:
         _make_within(folder.parent)
-        _make(folder)
-        _give_folder(folder)
+    with opened(folder.parent) as parent, _made(parent, folder.name):
+        os.fsync(parent)
 
 
-def _write(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def _made(parent: int, name: str) -> Iterator[int]:
+    """A new folder in an open one, open too."""
+    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        _give(descriptor, parent)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(folder: int, name: str, content: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+        os.unlink(name, dir_fd=folder)
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE, dir_fd=folder)
     with open(descriptor, "wb") as file:
-        _give(file.fileno(), path.parent)
+        _give(file.fileno(), folder)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _give_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        _give(descriptor, folder.parent)
-    finally:
-        os.close(descriptor)
+def _holds(folder: int, path: Path, content: bytes) -> bool:
+    """Whether the file is as it would be written; what somebody else has put in its place is not."""
+    with contextlib.suppress(FileNotFoundError, ConfigError):
+        found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        return not _strange(found, folder) and read_private(path) == content
+    return False
 
 
-def _give(descriptor: int, folder: Path) -> None:
+def _give(descriptor: int, folder: int) -> None:
     """Where this is root, give what is open here to whom the folder belongs."""
     if _strange(os.fstat(descriptor), folder):
-        owner = folder.stat()
+        owner = os.fstat(folder)
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def _strange(found: os.stat_result, folder: Path) -> bool:
+def _strange(found: os.stat_result, folder: int) -> bool:
     """Whether this is root, who can change it, and this does not belong to whom the folder belongs."""
     if os.geteuid() != 0:
         return False
-    owner = folder.stat()
+    owner = os.fstat(folder)
     return (found.st_uid, found.st_gid) != (owner.st_uid, owner.st_gid)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

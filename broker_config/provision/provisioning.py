@@ -27,6 +27,7 @@ from fedmq.broker_config.provision.bundles import (
     settings_url,
 )
 from fedmq.broker_config.provision.certificates import read_identity
+from fedmq.broker_config.provision.closing import close_up
 from fedmq.broker_config.provision.decisions import Request, decided
 from fedmq.broker_config.provision.folder import AGGREGATOR, OPERATOR, Folder
 from fedmq.broker_config.provision.host_names import broker_url
@@ -35,7 +36,6 @@ from fedmq.broker_config.provision.key_lists import aggregator_keys, device_keys
 from fedmq.broker_config.provision.plan import Plan, carry_out, different
 from fedmq.broker_config.provision.private_files import (
     alone_in,
-    close_up,
     make_folder,
     read_private,
     remove_files,
@@ -43,6 +43,7 @@ from fedmq.broker_config.provision.private_files import (
 )
 from fedmq.broker_config.provision.record import Record, read_record, write_record
 from fedmq.broker_config.provision.revocation import is_ahead
+from fedmq.broker_config.provision.safe_folder import check_folder, without_links
 from fedmq.broker_config.provision.taking_out import revoked_certificates, revoked_ids, without_revoked
 from fedmq.schemas.errors import ConfigError, StoreError
 
@@ -72,7 +73,8 @@ class Outcome:
         hosts_gone: names under which the broker could be reached, and cannot any more.
         redated: the list of revoked certificates was from the future; a broker that runs has it until it is restarted.
         elsewhere: accounts whose settings name a broker that is not this one under any of its names.
-        opened: files and folders that others might have read; they may not any more.
+        opened: files and folders that others might have read; they may not any more. Paths in the folder, which itself
+            is `.`.
 
     """
 
@@ -90,7 +92,7 @@ class Outcome:
     hosts_gone: tuple[str, ...]
     redated: bool
     elsewhere: tuple[str, ...]
-    opened: tuple[Path, ...]
+    opened: tuple[str, ...]
 
     @property
     def new(self) -> bool:
@@ -119,6 +121,7 @@ def provision(root: Path, request: Request, now: datetime, tell: Callable[[Outco
         StoreError: the disk does not take it; the next run goes on from there.
 
     """
+    root = without_links(root)
     folder = Folder(root)
     if not folder.record.exists():
         _check_new(root)
@@ -128,10 +131,12 @@ def provision(root: Path, request: Request, now: datetime, tell: Callable[[Outco
     with alone_in(root):
         before = read_record(folder)
         record = decided(before, request, folder)
+        for place, names in _private(folder, before or record):
+            check_folder(place, names)
         renewal = Renewal(frozenset(request.renew), request.renew_due, request.renew_all, record.renew_days, now)
         redated = is_ahead(read_private(folder.revocations), now)
         if before is None:
-            close_up([root])
+            close_up(root, ())
             record = record.with_changing([folder.name(folder.record)])
             write_record(folder, record)
             outcome = _bring_in_order(folder, record, renewal, redated)
@@ -144,8 +149,8 @@ def provision(root: Path, request: Request, now: datetime, tell: Callable[[Outco
 
 def note_cleared(root: Path, client_ids: Iterable[str]) -> None:
     """Remember that what these revoked devices had left on the broker is gone."""
-    folder = Folder(root)
-    with alone_in(root):
+    folder = Folder(without_links(root))
+    with alone_in(folder.root):
         record = read_record(folder)
         if record is not None:
             cleared = {name: record.accounts[name].model_copy(update={"cleared": True}) for name in client_ids}
@@ -236,7 +241,7 @@ def _bring_in_order(folder: Folder, record: Record, renewal: Renewal, redated: b
         hosts_gone=record.hosts_gone,
         redated=redated,
         elsewhere=accounts(lambda name, bundle: _is_elsewhere(record, bundle)),
-        opened=tuple(close_up(_private(folder, record))),
+        opened=tuple(folder.name(path) for place, names in _private(folder, record) for path in close_up(place, names)),
     )
 
 
@@ -288,15 +293,13 @@ def _written(folder: Folder, record: Record) -> Iterator[Path]:
         yield from (place / file for file in (*_OURS, *_LISTS))
 
 
-def _private(folder: Folder, record: Record) -> Iterator[Path]:
-    """What nobody else may read; what users have put beside it is their own affair."""
-    yield from (folder.root, folder.record)
+def _private(folder: Folder, record: Record) -> Iterator[tuple[Path, tuple[str, ...] | None]]:
+    """Folders, and files in them, all if None, that nobody else may read; what else there is, is its user's affair."""
+    yield folder.root, (folder.name(folder.record),)
     for place in (folder.authority.parent, folder.broker, folder.broker / "data", folder.root / "devices"):
-        yield place
-        yield from (path for path in place.glob("*") if path.is_file())
+        yield place, None
     for name in record.active:
-        yield folder.bundle(name)
-        yield from (folder.bundle(name) / file for file in (*_OURS, *_LISTS))
+        yield folder.bundle(name), (*_OURS, *_LISTS)
 
 
 def _is_elsewhere(record: Record, bundle: Bundle) -> bool:

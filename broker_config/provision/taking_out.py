@@ -17,12 +17,12 @@ __all__ = ["revoked_certificates", "revoked_ids", "without_revoked"]
 
 
 def without_revoked(folder: Folder, record: Record) -> Plan:
-    """The passwords and rules without those of the revoked, and their ids for the aggregator."""
+    """The passwords and rules of all but the revoked, and no one else's, and their ids for the aggregator."""
     plan: Plan = {}
     before = read_private(folder.passwords)
     if before is not None:
-        out = set(map(record.user, record.revoked))
-        lines = {user: line for user, line in read_password_file(before).items() if user not in out}
+        accounts = set(map(record.user, record.active))
+        lines = {user: line for user, line in read_password_file(before).items() if user in accounts}
         plan[folder.passwords] = password_file(lines)
     return plan | {folder.rules: rules(record), folder.revoked: revoked_ids(record)}
 

@@ -112,7 +112,7 @@ def _opened(out: Path, outcome: Outcome) -> list[str]:
     """What others might have read, and what repairs that: not a renewal alone, which leaves at work what was before."""
     if not outcome.opened:
         return []
-    names = [path.relative_to(out).as_posix() if path != out else str(out) for path in outcome.opened]
+    names = [str(out) if name == "." else name for name in outcome.opened]
     lines = [f"could be read by others, and is closed now: {some(names, _OPENED_SHOWN)}"]
     everything = [name for name in names if name in _EVERYTHING]
     accounts = list(dict.fromkeys(Path(name).parent.name for name in names if Path(name).name in _ACCOUNTS_SECRETS))

@@ -78,12 +78,12 @@ def test_a_disk_that_is_full_is_said_with_what_it_means_for_the_device(
     serials = serials_of(provision.root, "dev-2")
     count = 0
 
-    def replace(aside: Path, path: Path, real: Callable[[Path, Path], None] = os.replace) -> None:
+    def replace(*arguments: str, real: Callable[..., None] = os.replace, **folders: int) -> None:
         nonlocal count
         count += 1
         if count >= full:
             raise OSError(28, "No space left on device")
-        real(aside, path)
+        real(*arguments, **folders)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace)
@@ -192,12 +192,13 @@ def test_a_certificate_is_known_before_it_is_written(provision: Provision, monke
     provision.begin("dev-1", "dev-2")
     written: list[int] = []
     real = os.replace
+    bundle = provision.root / "devices" / "dev-2"
 
-    def looking(aside: Path, path: Path) -> None:
-        if path.name == "identity.pem" and path.parent.name == "dev-2":
-            written.append(x509.load_pem_x509_certificate(aside.read_bytes()).serial_number)
+    def looking(aside: str, name: str, **folders: int) -> None:
+        if name == "identity.pem" and os.path.samestat(os.fstat(folders["dst_dir_fd"]), bundle.stat()):
+            written.append(x509.load_pem_x509_certificate((bundle / aside).read_bytes()).serial_number)
             assert written[0] in serials_of(provision.root, "dev-2")
-        real(aside, path)
+        real(aside, name, **folders)
 
     monkeypatch.setattr(os, "replace", looking)
     provision("--renew", "dev-2")
