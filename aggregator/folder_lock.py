@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from fedmq.schemas.errors import StoreError
+from fedmq.schemas.refusals import refused
 
 __all__ = ["locked"]
 
@@ -16,14 +17,15 @@ def locked(folder: Path) -> IO[str]:
     """The folder's lock, held until it is closed; the folder is made if it is not there.
 
     Raises:
-        StoreError: it cannot be written, or another aggregator holds it.
+        UnusableError: it cannot be written, until somebody changes that.
+        StoreError: it cannot be written now, or another aggregator holds it.
 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "lock", "a+")  # noqa: SIM115 (held until the store is closed)
     except OSError as error:
-        raise StoreError(f"run folder {folder}: {error.strerror}; choose another with [aggregator] folder") from error
+        raise refused(f"run folder {folder}", error, "choose another with [aggregator] folder") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

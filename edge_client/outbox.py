@@ -28,6 +28,7 @@ from fedmq.edge_client.training import LocalState
 from fedmq.schemas.codecs import codec_named
 from fedmq.schemas.errors import ConfigError, StoreError
 from fedmq.schemas.messages import Offer, UpdateId
+from fedmq.schemas.refusals import refused
 
 __all__ = ["MOST_UPDATES", "Outbox"]
 
@@ -357,7 +358,7 @@ def _locked(folder: Path) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "lock", "a+")  # noqa: SIM115 (held until the outbox is closed)
     except OSError as error:
-        raise StoreError(f"device folder {folder}: {error.strerror}; choose another with [device] folder") from error
+        raise refused(f"device folder {folder}", error, "choose another with [device] folder") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

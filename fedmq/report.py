@@ -10,6 +10,7 @@ from pathlib import Path
 from fedmq.aggregator.export import Run
 from fedmq.printable import in_one_line
 from fedmq.schemas.errors import ConfigError, StoreError
+from fedmq.schemas.refusals import kind_of
 
 __all__ = ["Curve", "Staleness", "draw", "draw_run"]
 
@@ -94,7 +95,7 @@ def draw(
     try:
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:
-        raise StoreError(f"{path}: it cannot be written: {error.strerror}") from error
+        raise kind_of(error)(f"{path}: it cannot be written: {error.strerror}") from error
     finally:
         pyplot.close(figure)
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 from fedmq.broker_config.child import start_child
 from fedmq.broker_config.start import start_broker
 from fedmq.schemas.errors import ConfigError, FedMQError
+from fedmq.schemas.refusals import refused
 from fedmq.settings import Settings, load_settings
 from fedmq.status_text import failed
 from fedmq.watch import Watch
@@ -58,7 +59,7 @@ class Sample:
 class Testbed:
     """A federation on this machine; a context manager that ends every process that it started.
 
-    Entering it raises ConfigError if there is a run in the folder.
+    Entering it raises ConfigError if there is a run in the folder, and StoreError if the folder cannot be written.
 
     Attributes:
         folder: for everything: configuration, logs, the run, the devices' outboxes.
@@ -85,9 +86,8 @@ class Testbed:
     def __enter__(self) -> Self:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = ExitStack()
-        if (self.folder / "run").exists():  # else it would go on, and its end and figures be taken for this one's
-            raise ConfigError(f"a run is in {self.folder} already; name a new folder with --out")
         try:
+            self._prepare_folder()
             self._start_broker()
         except BaseException:
             self._stack.close()
@@ -203,8 +203,16 @@ class Testbed:
         """Where the aggregator keeps its run."""
         return self.folder / "run"
 
+    def _prepare_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (self.folder / "run").exists():  # else it would go on, and its end and figures be taken for this one's
+                raise ConfigError(f"a run is in {self.folder} already; name a new folder with --out")
+            (self.folder / "logs").mkdir(exist_ok=True)
+        except OSError as error:
+            raise refused(str(self.folder), error, "name another folder with --out") from error
+
     def _start_broker(self) -> None:
-        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         url = self.broker_url
         self.broker_name = url or ""
         if url is None:
@@ -219,7 +227,10 @@ class Testbed:
         sections["aggregator"] = dict(sections.get("aggregator", {})) | {"folder": "run"}
         sections["device"] = {"folder": "devices", "threads": 1} | dict(sections.get("device", {}))
         path = self.folder / "federation.toml"
-        path.write_text(_toml(sections), encoding="utf-8")
+        try:
+            path.write_text(_toml(sections), encoding="utf-8")
+        except OSError as error:
+            raise refused(str(path), error, "name another folder with --out") from error
         self.loaded: Settings = load_settings(path, environment={})
         self.watch = self._stack.enter_context(
             Watch(self.loaded, f"{self.loaded.federation}-view-{os.urandom(4).hex()}")

@@ -13,6 +13,7 @@ __all__ = [
     "Reason",
     "StoreError",
     "TransportError",
+    "UnusableError",
 ]
 
 Reason = Literal[
@@ -76,3 +77,7 @@ class TransportError(FedMQError):
 
 class StoreError(FedMQError):
     """The disk's: a folder that cannot be read, written or trusted."""
+
+
+class UnusableError(StoreError, ConfigError):
+    """Both: a folder that was chosen, and that the disk will refuse as long as people leave it as it is."""

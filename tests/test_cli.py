@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import re
@@ -554,6 +555,26 @@ def test_nothing_goes_on_with_the_run_of_another_try(command: list[str], capsys:
     assert main([*command, "--out", "tried"]) == 2
     assert f"fedmq {command[0]}: a run is in tried already; name a new folder with --out" in capsys.readouterr().err
     assert list(Path("tried/run").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["demo"], ["try", "task.py", "--clients", "1"]])
+def test_a_folder_that_cannot_be_used_is_one_sentence_and_code_2(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("task.py").write_text(TASK)
+    Path("afile").write_text("")
+    for out, why in (("afile", "it is a file"), ("afile/below", "a part of this path is a file")):
+        assert main([*command, "--out", out]) == 2
+        said = f"fedmq {command[0]}: {out}: {why} and no folder; name another folder with --out\n"
+        assert capsys.readouterr().err == said
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    assert main([*command, "--out", "tried"]) == 2
+    said = f"fedmq {command[0]}: tried: Permission denied; name another folder with --out\n"
+    assert capsys.readouterr().err == said
 
 
 def test_try_with_a_task_that_cannot_work_says_so_at_once(capsys: pytest.CaptureFixture[str]) -> None:

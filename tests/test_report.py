@@ -11,7 +11,7 @@ import pytest
 
 from fedmq.aggregator.export import Run
 from fedmq.report import draw_run
-from fedmq.schemas.errors import ConfigError, StoreError
+from fedmq.schemas.errors import ConfigError, StoreError, UnusableError
 from fedmq.schemas.layout import Entry, Layout
 
 
@@ -41,7 +41,7 @@ def test_a_run_is_drawn_whatever_was_measured_of_it(tmp_path: Path, history: lis
 def test_what_cannot_be_drawn_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=r"no version of run a+ was made yet, so there is nothing to draw"):
         draw_run(tmp_path / "report.png", run_of())
-    with pytest.raises(StoreError, match=r"report\.png: it cannot be written: No such file or directory"):
+    with pytest.raises(UnusableError, match=r"report\.png: it cannot be written: No such file or directory"):
         draw_run(tmp_path / "nowhere" / "report.png", run_of(record(1, None)))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match="needs the package matplotlib, which is not installed: pip install"):

@@ -17,6 +17,7 @@ from fedmq.cli.options import LOG_LEVELS
 from fedmq.demo.plan import NOMINAL, SECONDS, SLOWEST, STRATEGIES, Tuned
 from fedmq.logs import log_to_stderr
 from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.refusals import refused
 
 EXAMPLE = "fedmq demo --compare --seed 1"
 
@@ -50,7 +51,10 @@ def run(options: argparse.Namespace) -> int:
     log_to_stderr(options.log_level)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refused(str(folder), error, "name another folder with --out") from error
     try:
         return _demo(options, folder)
     except KeyboardInterrupt:

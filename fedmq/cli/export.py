@@ -17,7 +17,8 @@ import numpy as np
 
 from fedmq.aggregator.export import Run, history_file, model_file, read_run
 from fedmq.cli.options import add_settings, settings_of
-from fedmq.schemas.errors import ConfigError, StoreError
+from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.refusals import kind_of
 from fedmq.tasks.initial import STATISTICS_KEY
 
 EXAMPLE = "fedmq export --config federation.toml --history history.jsonl --report report.png"
@@ -87,4 +88,4 @@ def _write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
             content(file)
         os.replace(aside, path)
     except OSError as error:
-        raise StoreError(f"{path}: it cannot be written: {error.strerror}") from error
+        raise kind_of(error)(f"{path}: it cannot be written: {error.strerror}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from fedmq.aggregator.state import News, State
 from fedmq.aggregator.store import FORMAT, Store
 from fedmq.aggregator.strategies import STRATEGIES as EVERY_STRATEGY
 from fedmq.aggregator.strategies import Strategy, fedasync, fedavg, fedbuff, median
-from fedmq.schemas.errors import StoreError
+from fedmq.schemas.errors import StoreError, UnusableError
 from fedmq.schemas.messages import Evaluation
 from tests.aggregator.small_run import SmallRun, layout_of, offer_of, outbox, plain_fedbuff
 
@@ -395,8 +396,13 @@ def test_a_second_aggregator_is_refused_with_the_process_id_of_the_first(tmp_pat
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=r"choose another with \[aggregator\] folder"):
-        Store(tmp_path / "file" / "run", "kitchen")
+    for path, why in (
+        (tmp_path / "file" / "run", "a part of this path is a file"),
+        (tmp_path / "file", "it is a file"),
+    ):
+        said = re.escape(f"run folder {path}: {why} and no folder; choose another with [aggregator] folder")
+        with pytest.raises(UnusableError, match=said):
+            Store(path, "kitchen")
 
 
 def test_a_commit_of_nothing_new_writes_no_vectors(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from fedmq.edge_client.feedback import Residual
 from fedmq.edge_client.outbox import MOST_UPDATES, Outbox
-from fedmq.schemas.errors import ConfigError, StoreError
+from fedmq.schemas.errors import ConfigError, StoreError, UnusableError
 from tests.edge_client.words import DIGEST, RUN, offer
 
 
@@ -214,7 +214,9 @@ def test_a_second_process_is_refused_and_the_folder_is_free_again_when_the_first
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"device folder .*file/dev: .*choose another"):
+    with pytest.raises(
+        UnusableError, match=r"device folder .*file/dev: a part of this path is a file .*choose another"
+    ):
         Outbox(tmp_path / "file" / "dev")
 
 
