@@ -26,74 +26,83 @@ log = logging.getLogger("fedmq.aggregator")
 
 
 class Beginning:
-    """The first state of an aggregator's process.
+    """The first state of an aggregator's process; version 0 is made at once, before a folder is there.
 
     Args:
         settings: of the federation.
         task: with the model, if there is one.
-        store: of the run.
+        plan: of the run.
+        source: a run's folder or a safetensors file, for another run to take weights from.
+
+    Attributes:
+        layout: of the model.
+
+    Raises:
+        ConfigError: there is no model, or nothing in `source` fits it.
+        StoreError: the run in `source` cannot be read.
 
     """
 
-    def __init__(self, settings: Settings, task: Task | None, store: Store) -> None:
+    def __init__(self, settings: Settings, task: Task | None, plan: Plan, source: str | Path | None = None) -> None:
         self._settings = settings
         self._task = task
-        self._store = store
+        self._plan = plan
+        self._carried = source is not None
+        self.layout, weights = self._version_0()
+        if source is not None:
+            _carry_over(_entries(Path(source)), self.layout, weights, str(source))
+        self._weights: Vector | None = weights
 
-    def state(self, plan: Plan) -> State:
-        """The run in the folder, or a new one in a new folder.
+    def state(self, store: Store) -> State:
+        """The run in the folder, or a new one in a new folder; once.
 
         Raises:
-            ConfigError: there is no model.
             StoreError: the run in the folder cannot go on.
 
         """
-        if self._store.layout() is None:
-            return State.initial(os.urandom(16).hex(), *self._version_0(plan))
+        weights, self._weights = self._weights, None
+        assert weights is not None
+        if store.layout() is None:
+            return State.initial(os.urandom(16).hex(), self.layout, weights)
         # The model's weights go before the run's are read: a process begins with no more memory than it works with.
-        layout = self._version_0(plan)[0]
-        state = self._store.load(layout)
+        del weights
+        state = store.load(self.layout)
         if state is None:
-            return State.initial(os.urandom(16).hex(), *self._version_0(plan))
+            return State.initial(os.urandom(16).hex(), *self._version_0())
         if state.finished is not None:
             # A goal that lies further on makes it go on; else it ends again at once.
             log.warning("the run was finished (%s); it goes on to its goal, start the clients again", state.finished)
             state.finished = None
         return state
 
-    def anew(self, plan: Plan, source: str | Path | None) -> State:
-        """Another run, which takes the place of the one in the folder.
-
-        Args:
-            plan: of the new run.
-            source: a run's folder or a safetensors file to take weights from; the run in the folder if None.
+    def anew(self, store: Store) -> State:
+        """Another run, which takes the place of the one in the folder, and its weights unless there is a source; once.
 
         Raises:
-            ConfigError: there is no model, or nothing in `source` fits it.
+            ConfigError: nothing of the run in the folder fits the model.
             StoreError: a run cannot be read or kept.
 
         """
-        layout, weights = self._version_0(plan)
-        old = read_run(self._store.folder) if self._store.layout() is not None else None
-        if source is not None:
-            _carry_over(_entries(Path(source)), layout, weights, str(source))
-        elif old is not None:
-            _carry_over(old.arrays(), layout, weights, f"run {old.run[:8]}")
+        weights, self._weights = self._weights, None
+        assert weights is not None
+        old = read_run(store.folder) if store.layout() is not None else None
         if old is not None:
-            kept = self._store.archive(old.run)
-            self._store.begin_anew()
+            if not self._carried:
+                _carry_over(old.arrays(), self.layout, weights, f"run {old.run[:8]}")
+            kept = store.archive(old.run)
+            store.begin_anew()
             log.warning("the old run %s, version %d, is kept in %s", old.run[:8], old.version, kept)
-        state = State.initial(os.urandom(16).hex(), layout, weights)
+        state = State.initial(os.urandom(16).hex(), self.layout, weights)
         state.replaced = [*old.figures["replaced"], old.run] if old is not None else []
         return state
 
-    def _version_0(self, plan: Plan) -> tuple[Layout, Vector]:
+    def _version_0(self) -> tuple[Layout, Vector]:
         settings, task = self._settings.aggregator, self._task
         weights: Vector | None = None
         layout: Layout | None = None
         if task is not None and task.build_model is not None and not (settings.init and not has_torch()):
             with faults_of(task):
-                layout, weights = built(task, plan, settings.seed)
+                layout, weights = built(task, self._plan, settings.seed)
         if settings.init is not None:
             layout, weights = read_weights(settings.init, layout)
         if layout is None or weights is None:

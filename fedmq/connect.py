@@ -8,7 +8,7 @@ from fedmq.transport.link import Will
 from fedmq.transport.mqtt import MqttLink
 from fedmq.transport.mqtt_settings import MqttSettings
 
-__all__ = ["most_message_bytes", "mqtt_link"]
+__all__ = ["check_login", "most_message_bytes", "mqtt_link"]
 
 
 def most_message_bytes(settings: BrokerSettings) -> int:
@@ -19,7 +19,17 @@ def most_message_bytes(settings: BrokerSettings) -> int:
 def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = None, durable: bool = False) -> MqttLink:
     """A link to the broker that `settings` names, still to be opened; raises ConfigError for an unreadable password."""
     settings.read_password()  # so that a wrong file is a mistake at once, and not when the link is opened
-    reach = MqttSettings(
+    return MqttLink(_reach(settings), client_id, will, durable)
+
+
+def check_login(settings: BrokerSettings) -> None:
+    """Raise ConfigError for files of the login that cannot be used."""
+    settings.read_password()
+    _reach(settings).tls_context()
+
+
+def _reach(settings: BrokerSettings) -> MqttSettings:
+    return MqttSettings(
         host=settings.host,
         port=settings.port,
         tls=settings.tls,
@@ -34,4 +44,3 @@ def mqtt_link(settings: BrokerSettings, client_id: str, *, will: Will | None = N
         max_received_bytes=most_message_bytes(settings),
         reconnect_max_seconds=settings.reconnect_max_seconds,
     )
-    return MqttLink(reach, client_id, will, durable)

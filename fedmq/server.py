@@ -7,11 +7,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.attention import Attention
@@ -35,7 +35,7 @@ from fedmq.background import Background
 from fedmq.beginning import Beginning, has_torch
 from fedmq.blame import faults_of
 from fedmq.broker_config.plain_text import in_plain_text
-from fedmq.connect import most_message_bytes, mqtt_link
+from fedmq.connect import check_login, most_message_bytes, mqtt_link
 from fedmq.failpoints import crash_points
 from fedmq.keys import aggregator_keys, device_ids
 from fedmq.schemas.codecs import codec_named
@@ -43,7 +43,7 @@ from fedmq.schemas.errors import ConfigError, StoreError
 from fedmq.schemas.layout import Layout, Vector
 from fedmq.schemas.messages import AggregatorPresence, Metrics
 from fedmq.schemas.plan import Plan
-from fedmq.schemas.signing import sealed
+from fedmq.schemas.signing import Keys, sealed
 from fedmq.schemas.topics import Topics
 from fedmq.schemas.wire import encode
 from fedmq.session import AtWork, next_session
@@ -81,6 +81,21 @@ class Version:
     seconds: float
 
 
+class _Named(NamedTuple):
+    """What is in the files that the settings name.
+
+    Attributes:
+        keys: None if nothing is signed.
+        devices: says which have keys; None if nothing is signed.
+        revoked: devices that are out.
+
+    """
+
+    keys: Keys | None
+    devices: Callable[[], frozenset[str]] | None
+    revoked: Revoked
+
+
 class Aggregator:
     """An aggregator; a context manager that works in a thread of its own.
 
@@ -115,20 +130,26 @@ class Aggregator:
         if init_from is not None and not new_run:
             raise ConfigError("--init-from goes with --new-run: a run that goes on has its weights")
         self.settings = settings if isinstance(settings, Settings) else load_settings(settings)
+        self.settings.check_aggregator()
         self.task = load_task(self.settings.task) if self.settings.task else None
         self.strategy = strategy or self.settings.aggregator.build_strategy()
         self._step = crash_points()
+        plan = plan_of_a_cohort(self.settings.plan) if self.strategy.cohort else self.settings.plan
+        # All that can be wrong with settings and task comes before there is a folder: nothing is left of such a start.
+        named = self._named()
+        begin = Beginning(self.settings, self.task, plan, init_from)
+        most = spool_bytes(self.settings.aggregator.spool_bytes, self._rules("", begin.layout, plan, named).most_bytes)
+        evaluate = self._evaluation(begin.layout)
         self._store = Store(self.settings.run_folder, self.settings.federation, step=self._step)
         try:
-            begin = Beginning(self.settings, self.task, self._store)
-            plan = plan_of_a_cohort(self.settings.plan) if self.strategy.cohort else self.settings.plan
-            state = begin.anew(plan, init_from) if new_run else begin.state(plan)
+            state = begin.anew(self._store) if new_run else begin.state(self._store)
             described = self.settings.aggregator.describe_strategy() if strategy is None else strategy.name
             last = self._store.last_strategy(described)
             if not new_run and last not in (None, described):
                 # The history does not show that from here on versions are made in another way.
                 log.warning("the strategy is another than at the last start: %s; it was %s", described, last)
-            self._service = self._build(plan, state, None if replace else frozenset(state.replaced))
+            self._transfers = Transfers(Room(self.settings.run_folder / "parts", most))
+            self._service = self._build(plan, state, None if replace else frozenset(state.replaced), named, evaluate)
         except BaseException:
             self._store.close()
             raise
@@ -199,23 +220,31 @@ class Aggregator:
             self._versions.append(Version(record.version, len(staleness), mean, record.why, record.seconds))
             self._news.notify_all()
 
-    def _build(self, plan: Plan, state: State, replaces: frozenset[str] | None) -> AggregatorService:
-        settings = self.settings
-        codec, keys = codec_named(settings.aggregator.snapshot_codec), aggregator_keys(settings.signing)
-        revoked = Revoked(settings.aggregator.revoked_file)
-        versions = settings.aggregator.task_versions
-        rules = Rules(
-            state.run,
-            state.layout,
-            frozenset(versions) if versions is not None else None,
+    def _named(self) -> _Named:
+        check_login(self.settings.broker)
+        signing, revoked = self.settings.signing, Revoked(self.settings.aggregator.revoked_file)
+        return _Named(aggregator_keys(signing), device_ids(signing), revoked)
+
+    def _rules(self, run: str, layout: Layout, plan: Plan, named: _Named) -> Rules:
+        settings = self.settings.aggregator
+        return Rules(
+            run,
+            layout,
+            frozenset(settings.task_versions) if settings.task_versions is not None else None,
             plan.max_staleness,
-            settings.aggregator.longest(),
-            settings.aggregator.allowance(),
-            settings.aggregator.quarantine(signed=keys is not None),
+            settings.longest(),
+            settings.allowance(),
+            settings.quarantine(signed=named.keys is not None),
         )
+
+    def _build(
+        self, plan: Plan, state: State, replaces: frozenset[str] | None, named: _Named, evaluate: Evaluate | None
+    ) -> AggregatorService:
+        settings, keys = self.settings, named.keys
+        codec = codec_named(settings.aggregator.snapshot_codec)
+        rules = self._rules(state.run, state.layout, plan, named)
         if (how := outpaced(rules, self.strategy)) is not None:
             log.warning("%s", how)
-        most = spool_bytes(settings.aggregator.spool_bytes, rules.most_bytes)
         topics = Topics(settings.federation)
         incarnation = os.urandom(16).hex()
         gone = AggregatorPresence(state="offline", run=state.run, incarnation=incarnation, version=state.version)
@@ -226,7 +255,7 @@ class Aggregator:
         will = Will(topics.aggregator, farewell)
         attention = Attention(time.monotonic)
         link: Link = mqtt_link(settings.broker, f"{settings.federation}-aggregator", will=will, durable=True)
-        link = AttentiveLink(link, topics, attention, device_ids(settings.signing))
+        link = AttentiveLink(link, topics, attention, named.devices)
         signed: SignedLink | None = None
         at_work: AtWork | None = None
         if keys is not None:
@@ -234,7 +263,6 @@ class Aggregator:
             link = signed = signed_for_the_aggregator(link, topics, keys, session, at_work)
         # A run that worked before there were keys has no session; what it has judged says that it is not new.
         new = at_work is not None and at_work.session == 0 and state.version == 0 and state.verdicts == 0
-        evaluate = self._evaluation(state.layout)
 
         def let_in() -> bool:
             return at_work is None or at_work.begin(session)
@@ -249,7 +277,6 @@ class Aggregator:
                 raise StoreError(f"run folder {settings.run_folder}: the run is gone from it")
             return core_of(last)
 
-        self._transfers = Transfers(Room(settings.run_folder / "parts", most))
         service = AggregatorService(
             link=link,
             topics=topics,
@@ -267,7 +294,7 @@ class Aggregator:
             fence=Fence(incarnation, replaces, self._store.predecessors(incarnation), new=new),
             store=self._store,
             transfers=self._transfers,
-            revoked=revoked,
+            revoked=named.revoked,
             let_in=let_in,
             attention=attention,
             releases=Releases(settings.run_folder),

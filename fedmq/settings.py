@@ -83,6 +83,16 @@ class Settings(BaseModel):
         federation, _, account = (self.broker.username or "").partition(".")
         return account if account and federation == self.federation else None
 
+    def check_aggregator(self) -> None:
+        """Raise ConfigError if the login is the operator's or a device's: whose it is would be cut off."""
+        if self.account is None or self.account not in (OPERATOR, self.device.client_id):
+            return  # also a login that was not provisioned, whatever its name
+        whose = "the operator" if self.account == OPERATOR else f"device {self.account!r}"
+        raise ConfigError(
+            f"broker.username {self.broker.username!r} is the login of {whose}, which an aggregator that used it would"
+            f" cut off: take the aggregator's own bundle, as in secure/{AGGREGATOR}/federation.toml"
+        )
+
     def device_id(self, given: str | None) -> str:
         """Which device this is: the one that the file names, or else the one that is given.
 

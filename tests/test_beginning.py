@@ -42,10 +42,10 @@ class Folder:
     def begin(self, *, anew: bool = False, source: Path | None = None) -> State:
         """What a process begins with; it commits that, and dies."""
         settings = load_settings(self.path / "federation.toml", environment={})
+        beginning = Beginning(settings, None, settings.plan, source)
         store = Store(self.run, "kitchen")
         try:
-            beginning = Beginning(settings, None, store)
-            state = beginning.anew(settings.plan, source) if anew else beginning.state(settings.plan)
+            state = beginning.anew(store) if anew else beginning.state(store)
             store.commit(state, News())
         finally:
             store.close()
@@ -164,3 +164,42 @@ def test_too_little_disk_for_an_update_of_this_model_is_an_error(
     file.write_text(f"{file.read_text()}aggregator.spool_bytes = 1048576\n")
     assert main(["aggregator", "--config", str(file)]) == 2
     assert "aggregator.spool_bytes is 1048576, an update of this model may take 1265536" in capsys.readouterr().err
+    assert not folder.run.exists()
+
+
+_TASK_WITH_A_BROKEN_TEST = """
+import torch
+
+def build_model():
+    return torch.nn.Linear(2, 1)
+
+loss = torch.nn.MSELoss()
+
+def load_data(client_id): ...
+
+def load_test_data():
+    raise FileNotFoundError("no test.csv")
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "sentence"),
+    [
+        ("", [], "there is no model"),
+        ('task = "task.py"', [], "no test.csv"),
+        ('aggregator.init = "none.safetensors"', [], "none.safetensors"),
+        ('aggregator.init = "weights.safetensors"\naggregator.revoked_file = "none"', [], "aggregator.revoked_file: "),
+        ('aggregator.init = "weights.safetensors"', ["--new-run", "--init-from", "other"], "there is no run in it"),
+    ],
+)
+def test_a_start_that_failed_on_settings_leaves_no_folder(
+    folder: Folder, capsys: pytest.CaptureFixture[str], lines: str, options: list[str], sentence: str
+) -> None:
+    file = folder.path / "federation.toml"
+    file.write_text(f'federation = "kitchen"\nbroker.url = "mqtt://127.0.0.1:1"\n{lines}\n')
+    (folder.path / "task.py").write_text(_TASK_WITH_A_BROKEN_TEST)
+    (folder.path / "other").mkdir()
+    options = [str(folder.path / option) if option == "other" else option for option in options]
+    assert main(["aggregator", "--config", str(file), *options]) in (1, 2)
+    assert sentence in capsys.readouterr().err
+    assert not (folder.path / "runs").exists()

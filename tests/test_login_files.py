@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from fedmq.broker_config.provision.decisions import Request
 from fedmq.broker_config.provision.provisioning import provision
 from fedmq.cli import main
+from tests.broker_config.provisioned import content
 from tests.system.processes import TASK
 
 DEVICE = "devices/dev-1"
@@ -56,6 +57,20 @@ def test_a_file_of_a_bundle_that_cannot_be_used_is_exit_code_2(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"fedmq {command}: ")]
     assert (code, len(said)) == (2, 1), said
     assert str(path) in said[0]
+    assert not (folder / bundle / "runs").exists()
+
+
+@pytest.mark.parametrize(("bundle", "whose"), [(DEVICE, "device 'dev-1'"), ("operator", "the operator")])
+def test_an_aggregator_refuses_a_bundle_that_is_not_its_own_and_leaves_nothing_in_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], bundle: str, whose: str
+) -> None:
+    before = content(folder / bundle)
+    assert main(["aggregator", "--config", str(folder / bundle / "federation.toml")]) == 2
+    assert capsys.readouterr().err == (
+        f"fedmq aggregator: broker.username 'f.{Path(bundle).name}' is the login of {whose}, which an aggregator that"
+        " used it would cut off: take the aggregator's own bundle, as in secure/aggregator/federation.toml\n"
+    )
+    assert content(folder / bundle) == before
 
 
 def test_a_login_file_that_cannot_be_used_is_exit_code_2_for_who_looks(
