@@ -71,7 +71,13 @@ class Beginning:
             return State.initial(os.urandom(16).hex(), *self._version_0())
         if state.finished is not None:
             # A goal that lies further on makes it go on; else it ends again at once.
-            log.warning("the run was finished (%s); it goes on to its goal, start the clients again", state.finished)
+            if (reached := self._reached(state, store)) is not None:
+                log.warning("the run has reached its goal (%s) and ends again; set another [aggregator.goal], or begin"
+                            " another run with --new-run", reached)  # fmt: skip
+            else:
+                log.warning(
+                    "the run was finished (%s); it goes on to its goal, start the clients again", state.finished
+                )
             state.finished = None
         return state
 
@@ -95,6 +101,16 @@ class Beginning:
         state = State.initial(os.urandom(16).hex(), self.layout, weights)
         state.replaced = [*old.figures["replaced"], old.run] if old is not None else []
         return state
+
+    def _reached(self, state: State, store: Store) -> str | None:
+        """Which part of the goal is reached as of the last commit."""
+        goal, devices, own = self._settings.aggregator.goal, None, None
+        if goal.target is not None and goal.source == "devices":
+            devices = state.scores.reached_by_most(goal.metric, higher_is_better=goal.higher_is_better)
+        elif goal.target is not None:
+            for record in store.history():
+                own = record["aggregator"]
+        return goal.reached(state.version, state.seconds, devices, own)
 
     def _version_0(self) -> tuple[Layout, Vector]:
         settings, task = self._settings.aggregator, self._task

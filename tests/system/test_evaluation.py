@@ -65,6 +65,9 @@ def test_a_target_that_devices_reach_ends_the_run(fed: Federation) -> None:
     measured = [record["devices"]["mean"]["seen"] for record in fed.read_run().history if record["devices"]]
     assert max(measured) == pytest.approx(float(reached), abs=1e-4)
     assert [seen for seen in measured if seen >= 3] == [max(measured)]
+    again = fed.aggregator()
+    assert again.ends() == 0
+    assert f"the run has reached its goal (seen {reached}) and ends again" in again.log
 
 
 def test_a_target_on_the_aggregators_own_test_data_ends_the_run(fed: Federation) -> None:
@@ -81,3 +84,6 @@ def test_a_target_on_the_aggregators_own_test_data_ends_the_run(fed: Federation)
     assert progress.aggregator["samples"] == 3
     measured = {r["version"]: r["aggregator"]["height"] for r in fed.read_run().history if r["aggregator"]}
     assert measured[progress.aggregator_version] == progress.aggregator["height"]
+    again = fed.aggregator(fed.task("tested.py", HAS_TEST_DATA))
+    assert again.ends() == 0
+    assert "the run has reached its goal (height " in again.log

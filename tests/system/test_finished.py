@@ -44,10 +44,15 @@ def test_a_goal_that_lies_further_on_makes_a_finished_run_go_on(fed: Federation)
     fed.aggregator()
     assert fed.client("ada").ends() == 0
     first = fed.read_run()
-    assert fed.aggregator().ends() == 0  # the same goal: it is finished still
+    again = fed.aggregator()
+    assert again.ends() == 0  # the same goal: it is finished still
+    assert "the run has reached its goal (2 versions) and ends again; set another [aggregator.goal], or" in again.log
+    assert "start the clients" not in again.log
     assert fed.read_run().version == 2
     fed.set(aggregator__goal__versions=4)
-    fed.aggregator().says("fedmq.aggregator connected")
+    further = fed.aggregator()
+    further.says("fedmq.aggregator connected")
+    assert "the run was finished (2 versions); it goes on to its goal, start the clients again" in further.log
     assert fed.client("ada").ends() == 0
     second = fed.read_run()
     assert (second.run, second.version) == (first.run, 4)
