@@ -108,10 +108,10 @@ def reached_at(listen: str) -> str:
     return ("::1" if address.version == 6 else "127.0.0.1") if address.is_unspecified else listen
 
 
-def check_free(host: str, port: int) -> None:
-    """Raise TransportError if somebody listens there: he would be taken for the broker."""
+def check_free(host: str, port: int, choose: str = "choose another") -> None:
+    """Raise TransportError if somebody listens there: he would be taken for the broker. `choose` is what to do."""
     if _answers(host, port):
-        raise TransportError(f"port {port} of this machine is in use; choose another, or stop what listens there")
+        raise TransportError(f"port {port} of this machine is in use; stop what listens there, or {choose}")
 
 
 def answering(broker: RunningBroker) -> RunningBroker:

@@ -29,7 +29,7 @@ from fedmq.broker_config.running import RunningBroker, answering, check_free, re
 from fedmq.broker_config.secure_configuration import SecureConfiguration, read_configuration
 from fedmq.schemas.errors import ConfigError, StoreError, TransportError
 
-__all__ = ["SecureBroker"]
+__all__ = ["SecureBroker", "other_port"]
 
 _CONFIGURATION = "mosquitto.conf"
 # What Mosquitto reads anew when it is told to, beside its configuration.
@@ -210,7 +210,7 @@ class SecureBroker:
             # Else it would become the user mosquitto, to whom nothing in this folder belongs.
             content += b"\nuser root\n"
         write_private(self._folder / _RUNNING, content)
-        check_free(host, configuration.port)
+        check_free(host, configuration.port, f"choose another: {other_port(self._root)}")
         command = [mosquitto_binary(), "-c", _RUNNING]
         try:
             process = start_child(command, self._log.fileno(), self._folder, self._user)
@@ -231,6 +231,12 @@ class SecureBroker:
                 f" {'; '.join(dict.fromkeys(wrong))} (log: {self._log.path})"
             )
         return f"{reading.names} changed: Mosquitto has read its files again"
+
+
+def other_port(folder: Path) -> str:
+    """How a provisioned broker gets another port; with DIR where only the broker's files are in the folder."""
+    out = folder if _record(folder) is not None else "DIR"
+    return f"`fedmq provision --out {out} --port N` changes it, in the bundles too"
 
 
 def _find(folder: Path) -> Path:

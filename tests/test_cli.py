@@ -447,12 +447,15 @@ def test_an_open_broker_that_may_be_reached_from_elsewhere_says_what_that_means(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (["--port", "999999"], "--port 999999: expected a port from 1 to 65535, or 0 for a free one"),
+        (["--port", "-1"], "--port -1: expected a port from 1 to 65535, or 0 for a free one"),
         (["--listen", "localhost"], "'localhost': expected an IP address of this machine, such as 127.0.0.1"),
         (["--secure", "."], "no provisioned broker is in it; `fedmq provision --out "),
         (["--secure", ".", "--engine", "embedded"], "the embedded broker has no rules for topics; --secure needs Mosq"),
         (
             ["--secure", ".", "--port", "1883"],
-            "--port does not go with --secure: the provisioned configuration decides",
+            "--port does not go with --secure: the provisioned configuration decides it; `fedmq provision --out DIR"
+            " --port N` changes it, in the bundles too",
         ),
         (["--secure", ".", "--max-message-bytes", "1"], "--max-message-bytes does not go with --secure"),
     ],

@@ -24,7 +24,7 @@ from typing import NoReturn
 from fedmq.broker_config.certificate_end import CertificateEnd
 from fedmq.broker_config.provision.host_names import broker_url
 from fedmq.broker_config.provision.record import Record
-from fedmq.broker_config.secure import SecureBroker
+from fedmq.broker_config.secure import SecureBroker, other_port
 from fedmq.broker_config.start import is_loopback, openness, start_broker
 from fedmq.schemas.errors import ConfigError
 
@@ -66,13 +66,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_open(options: argparse.Namespace) -> int:
+    port = 1883 if options.port is None else options.port
+    if not 0 <= port < 65536:
+        raise ConfigError(f"--port {port}: expected a port from 1 to 65535, or 0 for a free one")
     listen = "127.0.0.1" if options.listen is None else options.listen
     with tempfile.TemporaryDirectory(prefix="fedmq-broker-") as temporary:
         folder = options.folder or Path(temporary)
         with start_broker(
             options.engine,
             folder=folder,
-            port=1883 if options.port is None else options.port,
+            port=port,
             max_message_bytes=options.max_message_bytes or 16 << 20,
             listen=listen,
             insecure=options.insecure,
@@ -93,7 +96,8 @@ def _run_secure(options: argparse.Namespace) -> NoReturn:
     for name in ("port", "folder", "max_message_bytes", "listen"):
         if getattr(options, name) is not None:
             option = "--" + name.replace("_", "-")
-            raise ConfigError(f"{option} does not go with --secure: the provisioned configuration decides it")
+            how = f"; {other_port(options.secure)}" if name == "port" else ""
+            raise ConfigError(f"{option} does not go with --secure: the provisioned configuration decides it{how}")
     with SecureBroker(options.secure, insecure=options.insecure) as broker:
         at = f"mosquitto at {_named(broker.record) or broker.running.url}, with the rules in {options.secure}"
         print(f"{at} (log: {broker.running.log}); Ctrl-C stops it", flush=True)

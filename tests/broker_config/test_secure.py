@@ -145,6 +145,17 @@ def test_root_runs_it_as_the_folders_owner_who_still_reads_what_root_changes(
         assert made.lets_in("dev-1")
 
 
+def test_a_port_that_is_taken_is_said_with_how_to_choose_another(made: Provisioned) -> None:
+    with socket.create_server(("127.0.0.1", made.port)):
+        for folder, out in ((made.root, made.root), (made.broker, "DIR")):
+            with pytest.raises(TransportError) as caught:
+                SecureBroker(folder)
+            assert str(caught.value) == (
+                f"port {made.port} of this machine is in use; stop what listens there, or choose another: `fedmq"
+                f" provision --out {out} --port N` changes it, in the bundles too"
+            )
+
+
 @root
 def test_that_it_runs_as_root_is_said(made: Provisioned) -> None:
     with SecureBroker(made.root) as broker:
