@@ -52,7 +52,7 @@ _LAST_COMMIT_SECONDS = 2.5  # that a stop waits for the disk; with all that foll
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the service ended: 0 for a finished run or a stop that was asked for."""
+    """How the service ended: 0 for a finished run or a stop that was asked for, 2 if a start would end the same way."""
 
     code: int
     why: str
@@ -279,7 +279,7 @@ class AggregatorService:
     def stop(self, ending: Ending) -> None:
         """Commit if that is soon done, say goodbye, end. What is not committed will be offered again.
 
-        With code 1 the run is another's now: nothing more is committed, told or shown, not even a goodbye.
+        With another code than 0 the run is another's now: nothing more is committed, told or shown, not even a goodbye.
         """
         if self.ended is not None:
             return
@@ -347,14 +347,16 @@ class AggregatorService:
 
     def _shown_by_others(self, topic: str, payload: bytes) -> None:
         why, state = self._gate.heard(topic, payload), self._core.state
+        code = 1  # another has taken its place, and may be gone at the next start
         if self._gate.complete:
             why, replaced = self._gate.decide(state.run, self.committed, self._digest, state.accepted, state.verdicts)
             if replaced is not None and replaced not in state.replaced:
                 state.replaced.append(replaced)  # kept with the next commit
             if self._gate.open:
                 self._may_begin()
+            code = 2  # what the broker shows is there at the next start too
         if why is not None:
-            self.stop(Ending(1, why))
+            self.stop(Ending(code, why))
 
     def _digest(self, codec: str) -> str | None:
         """Of the committed weights in a codec; None if they have moved since, or the codec is unknown."""

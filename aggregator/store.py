@@ -23,7 +23,7 @@ from fedmq.aggregator.ledger_rows import Statement
 from fedmq.aggregator.state import News, State
 from fedmq.aggregator.tables import Tables
 from fedmq.aggregator.vectors import Step, Sync, nothing, read_vectors, to_disk, write_files
-from fedmq.schemas.errors import StoreError
+from fedmq.schemas.errors import StoreError, UnusableError
 from fedmq.schemas.layout import Layout, Vector
 
 __all__ = ["FORMAT", "Commit", "Store"]
@@ -72,8 +72,9 @@ class Store:
         sync: in place of os.fsync, for files of vectors.
 
     Raises:
-        StoreError: the folder cannot be written, another aggregator holds it, or it is of a newer format or another
+        UnusableError: the folder cannot be written until somebody changes that, or it is of a newer format or another
             federation. It stays as it was.
+        StoreError: it cannot be written now, or another aggregator holds it.
 
     """
 
@@ -123,7 +124,8 @@ class Store:
             again: have the next commit write all of it.
 
         Raises:
-            StoreError: the run has another layout, or files of it are missing or damaged.
+            UnusableError: the run has another layout.
+            StoreError: files of it are missing or damaged.
 
         """
         stored = self.layout()
@@ -131,7 +133,7 @@ class Store:
             return None
         difference = layout.difference(stored)
         if difference:
-            raise StoreError(
+            raise UnusableError(
                 f"run folder {self.folder}: its model is not the one that the task builds: {difference} in the folder;"
                 " choose another folder, put the old model back, or carry over what fits with --new-run"
             )
@@ -298,9 +300,9 @@ class Store:
                 self._tables.write([keep("federation", self._federation), keep("format", FORMAT)])
         elif found != FORMAT:
             newer = "update FedMQ" if found > FORMAT else "it is of an early development version; choose another folder"
-            raise StoreError(f"run folder {self.folder}: format {found}, this FedMQ reads {FORMAT}; {newer}")
+            raise UnusableError(f"run folder {self.folder}: format {found}, this FedMQ reads {FORMAT}; {newer}")
         elif theirs != self._federation:
-            raise StoreError(
+            raise UnusableError(
                 f"run folder {self.folder}: of federation {theirs!r}, expected {self._federation!r}; choose another"
                 " folder"
             )

@@ -10,7 +10,8 @@ from pathlib import Path
 from fedmq.broker_config.provision.mosquitto_configuration import configuration
 from fedmq.broker_config.provision.private_files import read_private
 from fedmq.broker_config.provision.record import Login, Record
-from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.errors import ConfigError, StoreError
+from fedmq.schemas.refusals import kind_of
 
 __all__ = ["SecureConfiguration", "read_configuration"]
 
@@ -51,10 +52,16 @@ def read_configuration(path: Path, logins: Iterable[Login]) -> SecureConfigurati
 
     Raises:
         ConfigError: it names no port and address to listen on.
-        StoreError: it cannot be read.
+        UnusableError: it cannot be read until somebody changes that.
+        StoreError: it cannot be read now.
 
     """
-    content = read_private(path) or b""
+    try:
+        content = read_private(path) or b""
+    except StoreError as error:
+        if isinstance(error.__cause__, OSError):
+            raise kind_of(error.__cause__)(str(error)) from error
+        raise
     lines = list(_lines(content))
     port, listen = _listener(lines, path)
     faults = min((_faults(lines, list(_lines(_provisioned(login)))) for login in logins), key=len)

@@ -580,6 +580,24 @@ def test_a_folder_that_cannot_be_used_is_one_sentence_and_code_2(
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize(
+    ("command", "folder", "said"),
+    [
+        (["aggregator"], "aggregator.folder", "run folder {}: it is a file and no folder"),
+        (["client", "--client-id", "a"], "device.folder", "device folder {}/a: a part of this path is a file"),
+    ],
+)
+def test_a_folder_of_a_service_that_cannot_be_used_is_code_2_which_is_not_started_again(
+    command: list[str], folder: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("task.py").write_text(TASK)
+    save_file({"w": np.zeros(4, np.float32)}, "weights.safetensors")
+    Path("afile").write_text("")
+    settings = ["--set", "task=task.py", "--set", "aggregator.init=weights.safetensors", "--set", f"{folder}=afile"]
+    assert main([*command, "--federation", "f", *settings]) == 2
+    assert said.format(Path("afile").absolute()) in capsys.readouterr().err
+
+
 def test_try_with_a_task_that_cannot_work_says_so_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken.py").write_text("import nosuchmodule")
     assert main(["try", "broken.py"]) == 2

@@ -26,7 +26,7 @@ ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "transport": (("fedmq.schemas.errors", "fedmq.schemas.parts", "fedmq.transport"), ("paho", "cryptography")),
     # The topics, because access rules are about them: their names stand in one place.
     "broker_config": (
-        ("fedmq.schemas.errors", "fedmq.schemas.topics", "fedmq.broker_config"),
+        ("fedmq.schemas.errors", "fedmq.schemas.refusals", "fedmq.schemas.topics", "fedmq.broker_config"),
         ("pydantic", "iotcore", "cryptography"),
     ),
     "tasks": (("fedmq.schemas", "fedmq.tasks"), None),

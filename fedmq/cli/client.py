@@ -1,8 +1,8 @@
 """Run one device of a federation: it trains on its own data and sends updates, until the run is finished.
 
 Exit codes: 0 when the run is finished or it was stopped; 1 when another live client took its id, or its disk fails; 2
-when its task, its settings or a file that they name cannot be used, or do not fit the federation, so that starting it
-again does not help.
+when its task, its settings or a file or folder that they name cannot be used, or do not fit the federation, or the
+aggregator says that it is out, so that starting it again does not help. Where the broker turns it away, it tries on.
 """
 
 from __future__ import annotations

@@ -52,6 +52,6 @@ def test_it_ends_and_the_newest_goes_on(tmp_path: Path, folder: str, monkeypatch
         assert again.service.ended is None
     else:
         assert again.service.ended is not None
-        assert again.service.ended.code == 1
+        assert again.service.ended.code == 2
         assert "2 verdicts on updates of this run, this folder holds 1" in again.service.ended.why
     again.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +12,7 @@ import pytest
 from fedmq.broker_config.provision.mosquitto_configuration import configuration
 from fedmq.broker_config.provision.record import Login, Record
 from fedmq.broker_config.secure_configuration import SecureConfiguration, read_configuration
-from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.errors import ConfigError, UnusableError
 
 LOGINS: tuple[Login, ...] = get_args(Login)
 BOTH = configuration(Record(federation="f", port=8884, listen="127.0.0.1")).decode()
@@ -79,3 +81,17 @@ def test_a_listener_that_cannot_be_is_one_sentence(tmp_path: Path, line: str) ->
         read(tmp_path, BOTH.replace("listener 8884 127.0.0.1", line))
     with pytest.raises(ConfigError, match="it has no listener"):
         read(tmp_path, "")
+
+
+def test_a_file_that_its_user_may_not_read_is_a_mistake_that_no_restart_mends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / "mosquitto.conf"
+    path.write_text(BOTH)
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(UnusableError, match=r"mosquitto.conf: it cannot be read: Permission denied"):
+        read_configuration(path, LOGINS)

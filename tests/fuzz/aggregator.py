@@ -198,5 +198,6 @@ class AggregatorWorld:
         ended = self._service.ended
         if ended is not None:
             require(not self._signed, f"it was ended without a key that says so: {ended.why}")
-            require(ended.code == 1 and ("another" in ended.why or "the broker shows" in ended.why), ended.why)
+            code = 2 if "the broker shows" in ended.why else 1
+            require(ended.code == code and ("another" in ended.why or code == 2), ended.why)
             self.over = True

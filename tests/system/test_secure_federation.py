@@ -265,7 +265,7 @@ def test_the_run_of_a_stolen_aggregator_goes_on_with_new_keys_and_none_takes_its
     secure.provision("--renew", "aggregator")
     for _ in range(2):  # it leaves a version 0 in its folder, which is still new the second time
         new = secure.aggregator()
-        assert new.ends() == 1
+        assert new.ends() == 2
         assert "this folder holds a new run, and the broker shows on fedmq/f/" in new.log
         assert "or put this new run in its place with --replace" in new.log
         assert "connected run=" not in new.log

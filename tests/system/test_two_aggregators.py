@@ -26,7 +26,7 @@ def test_another_run_is_refused_and_the_one_that_is_there_goes_on(fed: Federatio
     client = fed.client("ada")
     fed.work("ada", updates=2)
     other = fed.aggregator(*in_folder(fed.folder / "other"))
-    assert other.ends() == 1
+    assert other.ends() == 2
     assert "the broker shows another run of this federation" in other.log
     assert "put this run in its place with --replace" in other.log
     assert "Traceback" not in other.log
@@ -58,7 +58,7 @@ def test_an_older_copy_is_refused_while_the_newest_works_and_after_it(fed: Feder
     fed.goes_on()
     for _ in range(2):
         copy = fed.aggregator(*in_folder(backup))
-        assert copy.ends() == 1
+        assert copy.ends() == 2
         assert "of this run, this folder ends at version" in copy.log
         assert "it is an older copy; use the newest one, or go on from these weights as another run" in copy.log
         if newest.running:
@@ -104,7 +104,9 @@ def test_of_two_copies_that_begin_at_once_one_goes_on_and_each_update_counts_onc
     two = [fed.aggregator(), fed.aggregator(*in_folder(copy))]
     fed.until(lambda: sum(program.running for program in two) < 2, "one of two to give way")
     [ended] = [program for program in two if not program.running]
-    assert ended.ends() == 1
-    assert "another aggregator serves" in ended.log or "of this run" in ended.log
+    if ended.ends() == 1:
+        assert "another aggregator serves" in ended.log
+    else:
+        assert "of this run" in ended.log
     fed.work("ada", updates=2)
     assert client.running

@@ -154,7 +154,7 @@ def _put_backup_back(world: World, ago: int, *, as_new_run: bool) -> None:
     world.seen["old backup"] += 1
     with _orderly(world):
         stopped = world.pass_time(120.0, lambda: old.ending is not None)
-    if not stopped or old.ending is None or old.ending.code != 1:
+    if not stopped or old.ending is None or old.ending.code != 2:
         world.wrong.append(f"an old backup was taken for the run: {old.ending}")
     if any(reply.incarnation == old.incarnation for _, reply in world.broker.replies):
         world.wrong.append("an old backup answered")

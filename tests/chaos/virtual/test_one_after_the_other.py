@@ -151,7 +151,7 @@ def test_an_old_backup_of_the_same_version_is_refused() -> None:
         world.server = old
         world.pass_time(20.0, lambda: old.ending is not None)
         assert old.ending is not None
-        assert old.ending.code == 1
+        assert old.ending.code == 2
 
 
 def test_of_two_aggregators_that_start_at_the_same_moment_one_stops_and_nothing_is_lost() -> None:
