@@ -11,6 +11,7 @@ from fedmq.broker_config.embedded import embedded_command, has_embedded
 from fedmq.broker_config.mosquitto import find_mosquitto, mosquitto_command
 from fedmq.broker_config.running import RunningBroker, answering, check_free, free_port, reached_at
 from fedmq.schemas.errors import ConfigError, TransportError
+from fedmq.schemas.refusals import refused
 
 __all__ = ["RunningBroker", "is_loopback", "openness", "start_broker"]
 
@@ -42,6 +43,7 @@ def start_broker(
     Raises:
         ConfigError: there is no such broker on this machine, the folder cannot be used, or the address is none, or not
             a loopback address without `insecure`.
+        StoreError: there is no room in the folder.
         TransportError: it did not start; the message ends with what it said last.
 
     """
@@ -61,7 +63,7 @@ def start_broker(
                     raise
         raise AssertionError("the last attempt returns or raises")
     except OSError as error:
-        raise ConfigError(f"a broker cannot be started in {folder}: {error}") from error
+        raise refused(f"a broker cannot be started in {folder}", error, "choose another folder") from error
 
 
 def is_loopback(address: str) -> bool:

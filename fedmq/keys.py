@@ -37,7 +37,7 @@ def aggregator_keys(settings: SigningSettings) -> Keys | None:
         raise ConfigError(
             "[signing]: an aggregator needs key_file, aggregator_keys_file and device_keys_file, or none of them"
         )
-    own, ours, theirs = _File(key, _private), _File(trusted, _of_aggregator), _File(devices, _of_devices)
+    own, ours, theirs = _own(key), _ours(trusted), _theirs(devices)
 
     def trusted_of(name: str) -> _PublicKeys:
         return ours.read() if name == AGGREGATOR else theirs.read().get(name, {})
@@ -52,7 +52,7 @@ def device_keys(settings: SigningSettings, client_id: str) -> Keys | None:
     if settings.key_file is None or settings.aggregator_keys_file is None:
         whose = "" if settings.device_keys_file is None else "; with device_keys_file alone it is the operator's bundle"
         raise ConfigError(f"[signing]: a device needs key_file and aggregator_keys_file, or none of them{whose}")
-    own, trusted = _File(settings.key_file, _private), _File(settings.aggregator_keys_file, _of_aggregator)
+    own, trusted = _own(settings.key_file), _ours(settings.aggregator_keys_file)
 
     def trusted_of(name: str) -> _PublicKeys:
         if name == AGGREGATOR:
@@ -66,8 +66,8 @@ def watch_keys(settings: SigningSettings) -> Keys | None:
     """Of who only looks: the aggregator's public keys, and the devices' where they are given; None without them."""
     if settings.aggregator_keys_file is None:
         return None
-    trusted = _File(settings.aggregator_keys_file, _of_aggregator)
-    devices = _File(settings.device_keys_file, _of_devices) if settings.device_keys_file else None
+    trusted = _ours(settings.aggregator_keys_file)
+    devices = _theirs(settings.device_keys_file) if settings.device_keys_file else None
 
     def trusted_of(name: str) -> _PublicKeys:
         if name == AGGREGATOR:
@@ -91,14 +91,15 @@ def device_ids(settings: SigningSettings) -> Callable[[], frozenset[str]] | None
     """What says which devices have keys now; None if nothing is signed. Raises ConfigError as `aggregator_keys`."""
     if settings.device_keys_file is None:
         return None
-    devices = _File(settings.device_keys_file, _of_devices)
+    devices = _theirs(settings.device_keys_file)
     return lambda: frozenset(devices.read())
 
 
 class _File(Generic[T]):
-    """What a file holds now; what it held before, if it cannot be read any more."""
+    """What a file holds now; what it held before, if it cannot be read any more. `setting` names it."""
 
-    def __init__(self, path: Path, parse: Callable[[bytes, str], T]) -> None:
+    def __init__(self, setting: str, path: Path, parse: Callable[[bytes, str], T]) -> None:
+        self._setting = setting
         self._path = path
         self._parse = parse
         self._seen = self._look()
@@ -121,19 +122,37 @@ class _File(Generic[T]):
         try:
             state = self._path.stat()
         except OSError as error:
-            raise ConfigError(f"[signing]: {self._path} cannot be read: {error.strerror}") from error
+            raise self._unread(error) from error
         return (state.st_ino, state.st_mtime_ns, state.st_size)
 
     def _load(self) -> T:
         try:
             return self._parse(self._path.read_bytes(), str(self._path))
         except OSError as error:
-            raise ConfigError(f"[signing]: {self._path} cannot be read: {error.strerror}") from error
+            raise self._unread(error) from error
         except ImportError as error:
             raise ConfigError(
                 f"[signing]: the key in {self._path} needs the package cryptography, which is not installed: "
                 f"{sys.executable} -m pip install 'fedmq[secure]'"
             ) from error
+
+    def _unread(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"signing.{self._setting}: {self._path} cannot be read: {error.strerror}; it is a file of the bundle that"
+            " `fedmq provision` makes: take it from there"
+        )
+
+
+def _own(path: Path) -> _File[Ed25519PrivateKey]:
+    return _File("key_file", path, _private)
+
+
+def _ours(path: Path) -> _File[_PublicKeys]:
+    return _File("aggregator_keys_file", path, _of_aggregator)
+
+
+def _theirs(path: Path) -> _File[Mapping[str, _PublicKeys]]:
+    return _File("device_keys_file", path, _of_devices)
 
 
 def _private(content: bytes, where: str) -> Ed25519PrivateKey:

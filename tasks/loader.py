@@ -28,9 +28,8 @@ def load_task(path: str | Path) -> Task:
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
-        raise ConfigError(
-            f"task {file}: no such file; a task is a Python file with build_model() and load_data(client_id)"
-        )
+        what = "it is a folder" if file.is_dir() else "no such file"
+        raise ConfigError(f"task {file}: {what}; a task is a Python file with build_model() and load_data(client_id)")
     # Known under a name of its own, so that a task called json.py replaces nobody's json.
     spec = importlib.util.spec_from_file_location(
         f"fedmq_task_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}", file

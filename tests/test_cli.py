@@ -598,6 +598,17 @@ def test_a_folder_of_a_service_that_cannot_be_used_is_code_2_which_is_not_starte
     assert said.format(Path("afile").absolute()) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["demo", "--max-seconds"], ["try", "task.py", "--seconds"]])
+@pytest.mark.parametrize("seconds", ["-4", "0", "nan", "inf"])
+def test_a_length_of_time_that_is_none_is_said_of_the_option(
+    command: list[str], seconds: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*command, seconds]) == 2
+    said = f"fedmq {command[0]}: {command[-1]} {seconds}: expected a number of seconds above 0\n"
+    assert capsys.readouterr().err == said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_try_with_a_task_that_cannot_work_says_so_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken.py").write_text("import nosuchmodule")
     assert main(["try", "broken.py"]) == 2

@@ -58,6 +58,9 @@ def test_a_file_of_a_bundle_that_cannot_be_used_is_exit_code_2(
     assert (code, len(said)) == (2, 1), said
     assert str(path) in said[0]
     assert not (folder / bundle / "runs").exists()
+    setting = {"signing.pem": "key_file", "aggregator-keys": "aggregator_keys_file"}.get(name)
+    if harm == Path.unlink and setting is not None:
+        assert f"signing.{setting}: {path} cannot be read: No such file or directory; it is a file of the" in said[0]
 
 
 @pytest.mark.parametrize(("bundle", "whose"), [(DEVICE, "device 'dev-1'"), ("operator", "the operator")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 import time
@@ -29,6 +30,7 @@ PACKET_TOO_LARGE = 0x95
 CUT_AGAIN = "look for another process with this client id, a message larger than it takes, and into its log"
 """What to do about a broker that cuts a connection again and again. The first time its next answer says more."""
 
+_PLACE = re.compile(r" *\(_ssl\.c:\d+\)")  # in Python's source, which says nothing to people
 # Of OpenSSL, which looks at the clock: what is wrong with a certificate that is right at another time.
 _AT_ANOTHER_TIME = {9: "is not valid yet", 10: "has ended"}
 
@@ -79,7 +81,7 @@ def network_said(error: Exception, where: str) -> str:
             )
         case ssl.SSLCertVerificationError():
             return (
-                f"the certificate of {where} is not trusted: {error.verify_message}; "
+                f"the certificate of {where} is not trusted: {error.verify_message.rstrip('.')}; "
                 "set ca_file to the authority that signed it, and connect by a name that it contains"
             )
         case ssl.SSLError() if is_of_login(error):
@@ -90,7 +92,8 @@ def network_said(error: Exception, where: str) -> str:
                 "place, which counts from the next attempt"
             )
         case ssl.SSLError():
-            detail = (getattr(error, "reason", None) or error.strerror or str(error)).lower().replace("_", " ")
+            said = getattr(error, "reason", None) or _PLACE.sub("", error.strerror or str(error))
+            detail = said.lower().replace("_", " ")
             return f"TLS with {where} failed: {detail}; is it a TLS port, and does the broker accept this certificate?"
         case socket.gaierror() | UnicodeError():
             return f"the broker's name in {where} cannot be resolved; check its spelling and this machine's DNS"

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedmq.cli.options import LOG_LEVELS
+from fedmq.cli.options import LOG_LEVELS, check_seconds
 from fedmq.demo.plan import NOMINAL, SECONDS, SLOWEST, STRATEGIES, Tuned
 from fedmq.logs import log_to_stderr
 from fedmq.schemas.errors import ConfigError
@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
     """Do it."""
     log_to_stderr(options.log_level)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    check_seconds("--max-seconds", options.max_seconds)
     folder = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     try:
         folder.mkdir(parents=True, exist_ok=True)

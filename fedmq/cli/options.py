@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fedmq.logs import log_to_stderr
 from fedmq.schemas.errors import ConfigError
 from fedmq.settings import Settings, load_settings
 
-__all__ = ["FILE", "LOG_LEVELS", "add_settings", "settings_of"]
+__all__ = ["FILE", "LOG_LEVELS", "add_settings", "check_seconds", "settings_of"]
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -56,3 +57,9 @@ def settings_of(options: argparse.Namespace, *more: str) -> Settings:
     return load_settings(
         path, [*overrides, *more], options={key: _OPTIONS[key] for key, value in names.items() if value is not None}
     )
+
+
+def check_seconds(option: str, seconds: float) -> None:
+    """Raise ConfigError for what is no length of time; the option is named as it was given."""
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"{option} {seconds:g}: expected a number of seconds above 0")

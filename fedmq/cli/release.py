@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     client_id, folder = check_id(options.client, "client id"), settings_of(options).run_folder
     held = read_figures(folder).get("quarantine", {}).get("held", {})
     if client_id not in held:
-        known = f"there are {', '.join(sorted(held))}" if held else "nobody is"
+        known = f"in quarantine are: {', '.join(sorted(held))}" if held else "nobody is"
         raise ConfigError(f"client {client_id!r} is not in quarantine in run folder {folder}; {known}")
     try:
         wish = Releases(folder).ask(client_id)

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from fedmq.aggregator.export import model_file, read_run
-from fedmq.cli.options import add_settings, settings_of
+from fedmq.cli.options import add_settings, check_seconds, settings_of
 from fedmq.printable import in_one_line
 from fedmq.schemas.errors import ConfigError
 from fedmq.tasks.initial import STATISTICS_KEY
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     names = options.client_ids.split(",") if options.client_ids else [f"client-{n + 1}" for n in range(options.clients)]
     if not names or options.clients < 1:
         raise ConfigError(f"--clients {options.clients}: expected at least 1")
+    check_seconds("--seconds", options.seconds)
     load_task(options.task)  # its mistakes are reported here rather than in a log
     if options.federation is None and options.config is None:
         options.federation = "try"

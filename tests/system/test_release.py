@@ -30,7 +30,7 @@ def test_a_client_in_quarantine_is_shown_through_a_restart_and_let_out_by_a_comm
         said = fed.command("release", "nobody")
         assert said.returncode == 2
         assert "client 'nobody' is not in quarantine in run folder" in said.stderr
-        assert "there are mallory" in said.stderr
+        assert "; in quarantine are: mallory\n" in said.stderr
 
         fed.aggregator()
         fed.work("ada")

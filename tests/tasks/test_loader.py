@@ -50,6 +50,8 @@ def test_its_version_is_the_digest_of_the_file_unless_it_says_one(tmp_path: Path
 def test_a_missing_file_is_an_error_that_says_what_a_task_is(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.py: no such file; .* build_model\(\) and load_data\(client_id\)"):
         load_task(tmp_path / "nothing.py")
+    with pytest.raises(ConfigError, match=r": it is a folder; a task is a Python file with build_model\(\)"):
+        load_task(tmp_path)
 
 
 def test_a_syntax_error_names_file_and_line(tmp_path: Path) -> None:

@@ -285,6 +285,18 @@ def test_plain_tcp_and_tls_do_not_mix_and_the_reasons_say_so(
     assert "is it an MQTT broker" in expect(link, Disconnected).reason
 
 
+def test_a_handshake_that_breaks_off_is_said_without_a_place_in_the_source() -> None:
+    error = ssl.SSLEOFError(8, "EOF occurred in violation of protocol (_ssl.c:2427)")
+    said = "TLS with b:1 failed: eof occurred in violation of protocol; is it a TLS port, "
+    assert network_said(error, "b:1").startswith(said)
+
+
+def test_a_name_that_the_certificate_lacks_is_said_with_one_stop() -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = 64, "IP address mismatch, certificate is not valid for '127.0.0.1'."
+    assert "is not valid for '127.0.0.1'; set ca_file" in network_said(error, "b:1")
+
+
 @pytest.mark.parametrize(
     ("reason", "says"),
     [
