@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -245,7 +246,7 @@ def _sentence(problem: Any, origins: Mapping[tuple[str, ...], str], where: str) 
     source = next((origins[location[:end]] for end in range(len(location), 0, -1) if location[:end] in origins), "")
     if not source:
         # What is wrong with a section as a whole may come from one of the values that were set in it.
-        inside = [origin for key, origin in origins.items() if location == key[: len(location)]]
+        inside = _of_these(problem["msg"], {k: o for k, o in origins.items() if location == k[: len(location)]})
         if inside and problem["type"] == "extra_forbidden":
             where = ""  # it was set, whatever the file has
         source = " with ".join(filter(None, (where, ", ".join(inside)))) if where or inside else "settings"
@@ -255,6 +256,12 @@ def _sentence(problem: Any, origins: Mapping[tuple[str, ...], str], where: str) 
     elif source.startswith("--") and "." not in source:
         source, key = "", source  # an option of its own
     return _found(problem, location, key) if not source else f"{source}: {_found(problem, location, key)}"
+
+
+def _of_these(message: str, origins: Mapping[tuple[str, ...], str]) -> list[str]:
+    """Where the keys came from that a message names; where all did if it names none."""
+    words = set(re.findall(r"\w+", message))
+    return [origin for key, origin in origins.items() if key[-1] in words] or list(origins.values())
 
 
 def _found(problem: Any, location: tuple[str, ...], key: str) -> str:

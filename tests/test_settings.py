@@ -160,6 +160,10 @@ def test_an_override_that_cannot_work_is_named_by_where_it_came_from() -> None:
     wrong = "aggregator: strategy 'fedavgg': expected one of "
     (found,) = mistakes(text, "aggregator.strategy=fedavgg")
     assert found.startswith(f"{Path('federation.toml').resolve()} with --set aggregator.strategy: {wrong}")
+    given = ["aggregator.folder=runs", "aggregator.strategy=fedavg", "aggregator.hostile=0.3"]
+    (found,) = mistakes(text, *given)
+    where = f"{Path('federation.toml').resolve()} with --set aggregator.strategy, --set aggregator.hostile: aggregator"
+    assert found.startswith(f"{where}: strategy 'fedavg' has no setting 'hostile'; it has ")
     with pytest.raises(ConfigError, match=f"^--set aggregator.strategy: {wrong}"):
         load_settings(None, ["federation=a", "aggregator.strategy=fedavgg"], {})
     assert mistakes(text, "learning_rate") == [
