@@ -4,8 +4,8 @@ It goes on with the run that its folder holds; a new folder begins a new run wit
 the folder is kept aside, and another begins from its weights.
 
 Exit codes: 0 when the run is finished or it was stopped; 1 when another aggregator of this federation took its place or
-works in its folder, or its disk fails; 2 when its task, its settings or a file or folder that they name cannot be used,
-or the broker shows another run or a newer copy of this one, so that starting it again does not help.
+works in its folder, or its disk fails at the start; 2 when its task, its settings or a file or folder that they name
+cannot be used, or the broker shows another run or a newer copy of this one, so that starting it again does not help.
 """
 
 from __future__ import annotations
