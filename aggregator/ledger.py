@@ -27,12 +27,14 @@ class Past(NamedTuple):
         newest: the highest sequence number that had one.
         had: bit n: whether `newest` - n had one. All numbers below these count as judged.
         base: the newest version that an accepted update of it was trained from; -1 without any.
+        floor: see `Outbox`.
 
     """
 
     newest: int
     had: int
     base: int
+    floor: int
 
     def judged(self, sequence: int) -> bool:
         """Whether this number had a verdict, or may have had one."""
@@ -45,11 +47,14 @@ class Outbox:
     """The verdicts on one outbox's updates, by sequence number.
 
     Attributes:
+        floor: it may have been another one that is forgotten: what was trained from no newer version than this one
+            may have counted; -1 if none was forgotten when it came.
         past: what was judged of it before two others followed it once, and it came back.
 
     """
 
     outbox_id: str
+    floor: int = -1
     verdicts: Window = field(default_factory=Window)
     past: Past | None = None
 
@@ -65,7 +70,7 @@ class Outbox:
                 base = max(base, verdict.version - verdict.staleness)
             if verdict is not None or (past is not None and past.judged(sequence)):
                 had |= 1 << age
-        return Past(newest, had, base)
+        return Past(newest, had, base, self.floor)
 
 
 @dataclass(slots=True)
@@ -82,7 +87,8 @@ class _Client:
 
     def begin(self, outbox_id: str) -> Outbox:
         """An outbox that is new, or comes back; the oldest of those at work gives place to it."""
-        outbox = Outbox(outbox_id, past=self.retired.pop(outbox_id, None))
+        past = self.retired.pop(outbox_id, None)
+        outbox = Outbox(outbox_id, self.forgotten if past is None else past.floor, past=past)
         self.outboxes.append(outbox)
         while len(self.outboxes) > _OUTBOXES:
             old = self.outboxes.pop(0)
@@ -116,19 +122,19 @@ class Ledger:
             return None
         outbox_id, sequence = update.outbox_id, update.sequence
         outbox = client.outbox(outbox_id)
-        past = client.retired.get(outbox_id) if outbox is None else outbox.past
+        if outbox is not None:
+            past, floor = outbox.past, outbox.floor
+        else:
+            past = client.retired.get(outbox_id)
+            floor = client.forgotten if past is None else past.floor
         if past is not None and past.judged(sequence):
             return _expired(update, "its outbox was followed by two others since it was judged")
-        if outbox is None:
-            if past is None and base_version <= client.forgotten:
-                return _expired(update, f"{_OUTBOXES + _RETIRED} outboxes or more of its client followed its own")
-            return None
-        verdicts = outbox.verdicts
-        if sequence > verdicts.newest:  # as of most
-            return None
-        if sequence <= verdicts.newest - WINDOW:
+        newest = -1 if outbox is None else outbox.verdicts.newest
+        if sequence <= newest - WINDOW:
             return _expired(update, f"{WINDOW} or more later updates were judged since")
-        known = verdicts.get(sequence)
+        known = None if outbox is None else outbox.verdicts.get(sequence)
+        if known is None and base_version <= floor:
+            return _expired(update, f"{_OUTBOXES + _RETIRED} outboxes or more of its client may have followed its own")
         if known is None:
             return None
         if known.digest != bytes.fromhex(short(digest)):

@@ -23,11 +23,11 @@ SCHEMA = """
 CREATE TABLE outbox (
     number INTEGER PRIMARY KEY, client_id TEXT NOT NULL, outbox_id TEXT NOT NULL,
     place INTEGER NOT NULL, -- among its client's, in the order of their coming
-    newest INTEGER, had BLOB, base INTEGER); -- of its past, if it came back
+    floor INTEGER NOT NULL, newest INTEGER, had BLOB, base INTEGER); -- the last three of its past, if it came back
 CREATE INDEX outbox_of_client ON outbox (client_id);
 CREATE TABLE retired ( -- outboxes whose verdicts are forgotten
     client_id TEXT NOT NULL, outbox_id TEXT NOT NULL, place INTEGER NOT NULL,
-    newest INTEGER NOT NULL, had BLOB NOT NULL, base INTEGER NOT NULL);
+    floor INTEGER NOT NULL, newest INTEGER NOT NULL, had BLOB NOT NULL, base INTEGER NOT NULL);
 CREATE INDEX retired_of_client ON retired (client_id);
 CREATE TABLE forgotten (client_id TEXT PRIMARY KEY, base INTEGER NOT NULL); -- of clients that had more than these
 CREATE TABLE judged (number INTEGER PRIMARY KEY, verdicts BLOB NOT NULL); -- of each of the last commits
@@ -50,7 +50,8 @@ class LedgerRows:
     """What of the ledger is where in the database, and what has to be written next."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, dict[str, int]] = {}  # of outboxes, by client and id
+        # Of outboxes, by client and id, with the window that the number is for: one that comes back begins another.
+        self._numbers: dict[str, dict[str, tuple[int, Window]]] = {}
         self._next_number = 0
         self._next_row = 0
         self._unwritten: dict[int, Window] = {}  # that are not in the database as they are
@@ -68,9 +69,9 @@ class LedgerRows:
         written: list[Statement] = [
             (_FORGET_WINDOWS, [(client_id, *numbers) for client_id, numbers in remembered.items()]),
             ("DELETE FROM outbox WHERE client_id = ?", clients),
-            ("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)", outboxes),
+            ("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?)", outboxes),
             ("DELETE FROM retired WHERE client_id = ?", clients),
-            ("INSERT INTO retired VALUES (?, ?, ?, ?, ?, ?)", retired),
+            ("INSERT INTO retired VALUES (?, ?, ?, ?, ?, ?, ?)", retired),
             ("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", forgotten),
         ]
         changed: list[int] = []
@@ -101,13 +102,14 @@ class LedgerRows:
         """
         clients: dict[str, tuple[list[Outbox], dict[str, Past]]] = {}
         boxes: dict[int, Outbox] = {}
-        of_outboxes = "SELECT number, client_id, outbox_id, newest, had, base FROM outbox ORDER BY client_id, place"
-        for number, client_id, outbox_id, *past in database.execute(of_outboxes):
-            self._numbers.setdefault(client_id, {})[outbox_id] = number
+        of_outboxes = (
+            "SELECT number, client_id, outbox_id, floor, newest, had, base FROM outbox ORDER BY client_id, place"
+        )
+        for number, client_id, outbox_id, floor, *past in database.execute(of_outboxes):
             self._next_number = max(self._next_number, number + 1)
-            boxes[number] = Outbox(outbox_id, past=_past(*past))
+            boxes[number] = Outbox(outbox_id, floor, past=_past(floor, *past))
             clients.setdefault(client_id, ([], {}))[0].append(boxes[number])
-        of_retired = "SELECT client_id, outbox_id, newest, had, base FROM retired ORDER BY client_id, place"
+        of_retired = "SELECT client_id, outbox_id, floor, newest, had, base FROM retired ORDER BY client_id, place"
         for client_id, outbox_id, *past in database.execute(of_retired):
             known = _past(*past)
             if known is None:
@@ -116,6 +118,9 @@ class LedgerRows:
         forgotten = dict(database.execute("SELECT client_id, base FROM forgotten"))
         for number, newest, records in database.execute("SELECT outbox, newest, records FROM window"):
             boxes[number].verdicts = Window(newest, records)
+        numbers = {id(box): number for number, box in boxes.items()}
+        for client_id, (outboxes, _) in clients.items():
+            self._numbers[client_id] = {box.outbox_id: (numbers[id(box)], box.verdicts) for box in outboxes}
         for row, verdicts in database.execute("SELECT number, verdicts FROM judged ORDER BY number"):
             self._next_row = row + 1
             self._since.append(self._again(boxes, verdicts))
@@ -140,43 +145,43 @@ class LedgerRows:
         return changed
 
     def _outboxes(self, ledger: Ledger, client_id: str) -> Iterator[tuple[Any, ...]]:
-        before, numbers = self._numbers.get(client_id, {}), dict[str, int]()
+        before, after = self._numbers.get(client_id, {}), dict[str, tuple[int, Window]]()
         for place, box in enumerate(ledger.outboxes(client_id)):
-            number = before.get(box.outbox_id)
-            if number is None:
+            number, window = before.get(box.outbox_id, (-1, None))
+            if window is not box.verdicts:
                 number, self._next_number = self._next_number, self._next_number + 1
-            numbers[box.outbox_id] = number
-            yield number, client_id, box.outbox_id, place, *(_packed(box.past) if box.past else (None, None, None))
-        for gone in before.keys() - numbers.keys():
-            self._unwritten.pop(before[gone], None)
-        self._numbers[client_id] = numbers
+            after[box.outbox_id] = number, box.verdicts
+            past = (None, None, None) if box.past is None else _packed(box.past)
+            yield number, client_id, box.outbox_id, place, box.floor, *past
+        for number, _ in before.values():
+            if number not in {kept for kept, _ in after.values()}:
+                self._unwritten.pop(number, None)
+        self._numbers[client_id] = after
 
     def _verdicts(
         self, ledger: Ledger, judged: list[tuple[str, UpdateId, bytes]], changed: list[int]
     ) -> Iterator[bytes]:
         for client_id, update, record in judged:
-            number = self._numbers[client_id].get(update.outbox_id)
-            if number is None:  # two other outboxes followed within this commit
+            known = self._numbers[client_id].get(update.outbox_id)
+            if known is None:  # two other outboxes followed within this commit
                 continue
+            number, window = known
             if number not in self._unwritten:
-                box = ledger.outbox(client_id, update.outbox_id)
-                if box is None:  # two others followed
-                    continue
-                self._unwritten[number] = box.verdicts
+                self._unwritten[number] = window
                 changed.append(number)
             yield _VERDICT.pack(number, update.sequence, record)
 
 
 def _retired(ledger: Ledger, client_id: str) -> Iterator[tuple[Any, ...]]:
     for place, (outbox_id, past) in enumerate(ledger.retired(client_id).items()):
-        yield client_id, outbox_id, place, *_packed(past)
+        yield client_id, outbox_id, place, past.floor, *_packed(past)
 
 
 def _packed(past: Past) -> tuple[int, bytes, int]:
     return past.newest, past.had.to_bytes(WINDOW // 8, "little"), past.base
 
 
-def _past(newest: int | None, had: bytes | None, base: int | None) -> Past | None:
+def _past(floor: int, newest: int | None, had: bytes | None, base: int | None) -> Past | None:
     if newest is None or had is None or base is None:
         return None
-    return Past(newest, int.from_bytes(had, "little"), base)
+    return Past(newest, int.from_bytes(had, "little"), base, floor)

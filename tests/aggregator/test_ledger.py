@@ -148,6 +148,20 @@ def test_an_update_that_may_be_of_an_outbox_of_which_nothing_is_remembered_is_ex
     assert ledger.forgotten("alice") == 133
 
 
+def test_an_outbox_that_was_forgotten_is_not_taken_for_a_new_one_when_it_comes_back() -> None:
+    ledger = Ledger()
+    for box in range(67):
+        ledger.enter("alice", accepted_from(100 + box, box))
+    assert ledger.forgotten("alice") == 100
+    for turn in range(2):  # at work, and then as one that two others followed
+        ledger.enter("alice", accepted_from(200, 0, 1 + turn))
+        for outboxes in range(2):
+            assert reason_of(ledger.find("alice", update(0, 0), DIGEST, 100)) == "expired"
+            assert ledger.find("alice", update(9, 0), DIGEST, 101) is None
+            for box in (70, 71) if outboxes == 0 else ():
+                ledger.enter("alice", accepted_from(200, 2 * turn + box))
+
+
 def test_an_outbox_of_which_nothing_was_accepted_leaves_nothing_behind() -> None:
     ledger = Ledger()
     for box in range(200):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 
 import pytest
@@ -48,6 +49,11 @@ class World:
 
     def restart(self) -> None:
         self.ledger, self.rows = self.read()
+
+    def crash(self) -> None:
+        """What is in no commit is gone."""
+        self.ledger, self.rows, self.news = Ledger(), LedgerRows(), News()
+        self.rows.restore(self.database, self.ledger)
 
     def read(self) -> tuple[Ledger, LedgerRows]:
         ledger, rows = Ledger(), LedgerRows()
@@ -133,6 +139,55 @@ def test_an_outbox_that_two_others_followed_leaves_no_window() -> None:
         world.commit()
     assert world.count("window") == 2 + 1
     world.restart()
+
+
+def test_an_outbox_that_comes_back_in_the_commit_in_which_two_others_followed_it_is_kept_from_then_on() -> None:
+    world = World()
+    world.judge("alice", 0, 0)
+    world.commit()
+    for box, sequence in ((1, 0), (2, 0), (0, 1)):
+        world.judge("alice", box, sequence)
+    world.commit()
+    for sequence in range(200):  # until its verdicts are in no row of a commit any more
+        world.judge("bob", 0, sequence)
+        world.commit()
+    world.restart()
+    for sequence in (0, 1):
+        assert world.ledger.find("alice", UpdateId(outbox_id=outbox(0), sequence=sequence), "0" * 64, 6) is not None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_counts_twice_and_nothing_is_lost_whatever_outboxes_follow_each_other(seed: int) -> None:
+    """Against a memory of everything: updates out of order, outboxes that return, commits and crashes at random."""
+    draw, world = random.Random(seed), World()
+    boxes, most = draw.choice([(4, 40), (5, 300), (10, 80), (66, 80)])
+    counted: dict[tuple[int, int], int] = {}
+    saved = dict(counted)
+    others = 0
+    for step in range(400):
+        box, sequence = draw.randrange(boxes), max(0, most * step // 400 + draw.randrange(-60, 4))
+        newest = max((n for b, n in counted if b == box), default=-1)
+        update = UpdateId(outbox_id=outbox(box), sequence=sequence)
+        known = world.ledger.find("alice", update, f"{sequence:064x}", 6)
+        if (box, sequence) in counted:
+            assert known is not None
+        elif sequence > newest - WINDOW:
+            assert known is None
+        if known is None:
+            world.judge("alice", box, sequence)
+            counted[box, sequence] = step
+        if draw.random() < 0.3:
+            world.commit()
+            saved = dict(counted)
+        if draw.random() < 0.02:  # quiet for it, until what the last commits judged is in no row of theirs any more
+            for _ in range(70):
+                world.judge("bob", 0, others)
+                world.commit()
+                others += 1
+            saved = dict(counted)
+        if draw.random() < 0.05:
+            world.crash()
+            counted = dict(saved)
 
 
 def test_a_commit_that_judged_nothing_writes_nothing() -> None:
