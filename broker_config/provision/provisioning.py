@@ -7,6 +7,7 @@ that was cut off is finished by the next one, which tells of both.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,10 +132,8 @@ def provision(root: Path, request: Request, now: datetime, tell: Callable[[Outco
     with alone_in(root):
         before = read_record(folder)
         record = decided(before, request, folder)
-        for place, names in _private(folder, before or record):
-            check_folder(place, names)
         renewal = Renewal(frozenset(request.renew), request.renew_due, request.renew_all, record.renew_days, now)
-        redated = is_ahead(read_private(folder.revocations), now)
+        redated = _is_ahead(folder.revocations, now)
         if before is None:
             close_up(root, ())
             record = record.with_changing([folder.name(folder.record)])
@@ -155,6 +154,12 @@ def note_cleared(root: Path, client_ids: Iterable[str]) -> None:
         if record is not None:
             cleared = {name: record.accounts[name].model_copy(update={"cleared": True}) for name in client_ids}
             write_record(folder, record.with_accounts(cleared))
+
+
+def _is_ahead(revocations: Path, now: datetime) -> bool:
+    with contextlib.suppress(ConfigError, StoreError):  # who writes it says so, and whether anybody is out
+        return is_ahead(read_private(revocations), now)
+    return False
 
 
 def _check_new(root: Path) -> None:
@@ -202,6 +207,8 @@ def _take_out(folder: Folder, before: Record, record: Record, renewal: Renewal) 
 
 def _bring_in_order(folder: Folder, record: Record, renewal: Renewal, redated: bool) -> Outcome:
     """Make what is missing or to be renewed; what came of it, with the record that has nothing more to tell."""
+    for place, looked_at in _private(folder, record):
+        check_folder(place, looked_at)
     authority = open_authority(folder, record, renewal)
     identity = broker_identity(folder, record, authority, renewal)
     bundles = {name: planned_bundle(folder, record, name, authority, renewal) for name in record.active}
@@ -210,6 +217,7 @@ def _bring_in_order(folder: Folder, record: Record, renewal: Renewal, redated: b
     plan: Plan = {folder.authority: authority.certificate}
     plan |= _bundle_files(folder, record, bundles, device_keys(record) != device_keys(known))
     plan |= broker_files(folder, record, authority, identity, bundles, renewal.now)
+    make_folder(folder.broker / "data")
     record = _carry_out(folder, record, plan)
     changed = frozenset(record.changing)
 
@@ -277,8 +285,6 @@ def _carry_out(folder: Folder, record: Record, plan: Plan) -> Record:
     plan = different(plan)
     record = record.with_changing(folder.name(path) for path in plan)
     write_record(folder, record)
-    if plan:
-        make_folder(folder.broker / "data")
     carry_out(plan)
     return record
 

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fedmq.schemas.errors import ConfigError
+from fedmq.schemas.errors import ConfigError, StoreError
 
 __all__ = ["check_folder", "open_file", "opened", "place_of", "without_links"]
 
@@ -74,19 +74,28 @@ def open_file(folder: int, name: str, path: Path) -> int:
 
 
 def check_folder(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Raise ConfigError if the folder, or a file in it, may be what somebody else has put there.
+    """See whether the folder, or a file in it, may be what somebody else has put there.
 
     Args:
         folder: it need not exist.
-        names: of files, which need not exist; all that there are if None.
+        names: of files, which need not exist; all that there are if None, and what is no file is left alone then.
+
+    Raises:
+        ConfigError: so it may be.
+        StoreError: it cannot be looked at.
 
     """
-    with contextlib.suppress(FileNotFoundError), opened(folder) as descriptor:
-        for name in os.listdir(descriptor) if names is None else names:
-            with contextlib.suppress(FileNotFoundError):
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if _link(descriptor, name, folder / name) is None and stat.S_ISREG(found.st_mode):
-                    _check_file(found, descriptor, folder / name)
+    try:
+        with contextlib.suppress(FileNotFoundError), opened(folder) as descriptor:
+            for name in os.listdir(descriptor) if names is None else names:
+                with contextlib.suppress(FileNotFoundError):
+                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if names is not None:
+                        _link(descriptor, name, folder / name)
+                    if stat.S_ISREG(found.st_mode):
+                        _check_file(found, descriptor, folder / name)
+    except OSError as error:
+        raise StoreError(f"{folder}: it cannot be looked at: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -136,7 +145,8 @@ def _check_file(found: os.stat_result, folder: int, path: Path) -> None:
         return  # nobody else can have put it there
     if found.st_uid not in {*_ours(), place.st_uid}:
         raise _not_ours(path, f"a file of user {found.st_uid}", folder)
-    if found.st_nlink > 1:
+    # His own with another name is still his, as where a backup has linked it; of another's that name may matter.
+    if found.st_nlink > 1 and found.st_uid != place.st_uid:
         raise _not_ours(path, "a file that has another name too (a hard link)", folder)
 
 

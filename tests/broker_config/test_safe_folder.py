@@ -101,15 +101,52 @@ def test_what_the_brokers_user_has_left_is_refused_and_nothing_is_changed(
     lead(path, roots / target)
     before = state(roots), state(provision.root)
     found = "a file that has another name too (a hard link)" if lead is a_hard_link else "a symbolic link"
-    assert provision.fails(*arguments) == (
+    said = provision.fails(*arguments)
+    sentence = (
         f"{path}: found {found}, expected a file or folder; the one that it is in belongs to user {BROKEN_INTO}, who"
         " may have been broken into: look at it, remove it, and run this again"
     )
-    assert (state(roots), state(provision.root)) == before
+    assert said.startswith(sentence)
+    if "--revoke" in arguments and name not in ("passwords", "revoked.pem"):
+        # A revocation counts where nothing of it is in question.
+        assert said.removeprefix(sentence).startswith("; out all the same: dev-2")
+        assert "dev-2" in (provision.root / "aggregator" / "revoked").read_text()
+    else:
+        assert said.removeprefix(sentence) == ("; not out yet: dev-2" if "--revoke" in arguments else "")
+    assert state(roots) == before[0]
+    if "--revoke" not in arguments:
+        assert state(provision.root) == before[1]
     path.unlink()
     if path.with_name("aside").exists():
         path.with_name("aside").rename(path)
     provision(*arguments)
+
+
+@root
+@pytest.mark.parametrize("arguments", [(), ("--revoke", "dev-2")])
+def test_what_is_none_of_its_files_and_the_users_own_files_with_another_name_are_left_alone(
+    provision: Provision, roots: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """A log that lies elsewhere, and a backup of links."""
+    before = state(roots)
+    a_symbolic_link(provision.root / "broker" / "log", roots)
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    for name in ("passwords", "ca.pem", "revoked.pem", "identity.pem"):
+        (backup / name).hardlink_to(provision.root / "broker" / name)
+    provision(*arguments)
+    assert state(roots) == before
+    assert ("dev-2" in (provision.root / "aggregator" / "revoked").read_text()) == bool(arguments)
+
+
+@root
+def test_a_folder_that_cannot_be_looked_at_is_one_sentence_and_a_revocation_counts(provision: Provision) -> None:
+    data = provision.root / "broker" / "data"
+    data.rmdir()
+    data.touch()
+    code, out, err = provision.run("--revoke", "dev-2")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"{data}: it cannot be looked at: Not a directory; out all the same: dev-2" in err
 
 
 @root
