@@ -15,13 +15,16 @@ from fedmq import Trained
 from fedmq.schemas.plan import Plan
 from fedmq.tasks.contract import Arrays
 
-__all__ = ["PLACES", "STOP", "TRAINED", "task_version", "train_numpy"]
+__all__ = ["PLACES", "RESTS", "STOP", "TRAINED", "task_version", "train_numpy"]
 
 PLACES = 1024
 """Updates that a client may make in one run."""
 
 STOP = "stop"
 """A file beside the devices' folders; while it is there no device trains."""
+
+RESTS = "rests"
+"""A file in the device's folder, which is there once it trains no more: what it had begun before is in its outbox."""
 
 TRAINED = "trained"
 """A file in the device's folder with one line for each training, crashed or not: its place among the client's."""
@@ -36,6 +39,8 @@ def train_numpy(weights: Arrays, plan: Plan) -> Trained:
     number, folder = int(os.environ["CHAOS_CLIENT"]), Path(os.environ["CHAOS_DEVICE"])
     time.sleep(_SECONDS)
     while (sequence := _next_sequence(folder)) >= PLACES or (folder.parent / STOP).exists():
+        if (folder.parent / STOP).exists():
+            (folder / RESTS).touch()
         time.sleep(_SECONDS)
     with (folder / TRAINED).open("a") as trained:
         trained.write(f"{sequence}\n")

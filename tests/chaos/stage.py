@@ -141,8 +141,9 @@ class Stage:
         return run is not None and bool(run.figures["buffer"]["updates"])
 
     def settled(self) -> bool:
-        """Whether every outbox and the buffer are empty."""
-        return not any(map(self.waiting, self.client_ids)) and not self.half_full()
+        """Whether no device trains any more, and every outbox and the buffer are empty."""
+        rest = all((self._devices / client_id / one_hot_task.RESTS).exists() for client_id in self.client_ids)
+        return rest and not any(map(self.waiting, self.client_ids)) and not self.half_full()
 
     def _start(self, name: str, crash: Crash | None, environment: Mapping[str, str], *arguments: str) -> Life:
         self._lives += 1
