@@ -222,6 +222,16 @@ def test_more_than_are_remembered_may_come_at_once(tmp_path: Path) -> None:
     assert list(door.state.quarantine.held) == [f"dev-{number}" for number in range(300 - 256, 300)]
 
 
+def test_what_could_not_be_read_before_a_stop_is_in_its_last_commit(tmp_path: Path) -> None:
+    door = Door(tmp_path, RULES, stored=True)
+    for payload in (door.offer(), b"\xc1"):
+        door.service.handle(Message(TOPICS.update(CLIENT), payload))
+    door.end()
+    again = Door(tmp_path, RULES, stored=True)
+    assert (again.state.accepted, again.state.rejected) == (1, {"malformed": 1})
+    again.end()
+
+
 def test_what_is_half_here_of_its_updates_goes(tmp_path: Path) -> None:
     door = Door(tmp_path, RULES)
     door.say(encode(header_of(door.offer(size=16, number=0))))
