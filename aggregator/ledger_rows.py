@@ -23,7 +23,7 @@ SCHEMA = """
 CREATE TABLE outbox (
     number INTEGER PRIMARY KEY, client_id TEXT NOT NULL, outbox_id TEXT NOT NULL,
     place INTEGER NOT NULL, -- among its client's, in the order of their coming
-    floor INTEGER NOT NULL, newest INTEGER, had BLOB, base INTEGER); -- the last three of its past, if it came back
+    floor INTEGER NOT NULL, newest INTEGER NOT NULL, had BLOB NOT NULL, base INTEGER NOT NULL); -- its past
 CREATE INDEX outbox_of_client ON outbox (client_id);
 CREATE TABLE retired ( -- outboxes whose verdicts are forgotten
     client_id TEXT NOT NULL, outbox_id TEXT NOT NULL, place INTEGER NOT NULL,
@@ -105,16 +105,13 @@ class LedgerRows:
         of_outboxes = (
             "SELECT number, client_id, outbox_id, floor, newest, had, base FROM outbox ORDER BY client_id, place"
         )
-        for number, client_id, outbox_id, floor, *past in database.execute(of_outboxes):
+        for number, client_id, outbox_id, *past in database.execute(of_outboxes):
             self._next_number = max(self._next_number, number + 1)
-            boxes[number] = Outbox(outbox_id, floor, past=_past(floor, *past))
+            boxes[number] = Outbox(outbox_id, _past(*past))
             clients.setdefault(client_id, ([], {}))[0].append(boxes[number])
         of_retired = "SELECT client_id, outbox_id, floor, newest, had, base FROM retired ORDER BY client_id, place"
         for client_id, outbox_id, *past in database.execute(of_retired):
-            known = _past(*past)
-            if known is None:
-                raise ValueError(f"outbox {outbox_id} has no past")
-            clients[client_id][1][outbox_id] = known
+            clients[client_id][1][outbox_id] = _past(*past)
         forgotten = dict(database.execute("SELECT client_id, base FROM forgotten"))
         for number, newest, records in database.execute("SELECT outbox, newest, records FROM window"):
             boxes[number].verdicts = Window(newest, records)
@@ -151,8 +148,7 @@ class LedgerRows:
             if window is not box.verdicts:
                 number, self._next_number = self._next_number, self._next_number + 1
             after[box.outbox_id] = number, box.verdicts
-            past = (None, None, None) if box.past is None else _packed(box.past)
-            yield number, client_id, box.outbox_id, place, box.floor, *past
+            yield number, client_id, box.outbox_id, place, *_packed(box.past)
         for number, _ in before.values():
             if number not in {kept for kept, _ in after.values()}:
                 self._unwritten.pop(number, None)
@@ -174,14 +170,12 @@ class LedgerRows:
 
 def _retired(ledger: Ledger, client_id: str) -> Iterator[tuple[Any, ...]]:
     for place, (outbox_id, past) in enumerate(ledger.retired(client_id).items()):
-        yield client_id, outbox_id, place, past.floor, *_packed(past)
+        yield client_id, outbox_id, place, *_packed(past)
 
 
-def _packed(past: Past) -> tuple[int, bytes, int]:
-    return past.newest, past.had.to_bytes(WINDOW // 8, "little"), past.base
+def _packed(past: Past) -> tuple[int, int, bytes, int]:
+    return past.floor, past.newest, past.had.to_bytes(WINDOW // 8, "little"), past.base
 
 
-def _past(floor: int, newest: int | None, had: bytes | None, base: int | None) -> Past | None:
-    if newest is None or had is None or base is None:
-        return None
-    return Past(newest, int.from_bytes(had, "little"), base, floor)
+def _past(floor: int, newest: int, had: bytes, base: int) -> Past:
+    return Past(floor, newest, int.from_bytes(had, "little"), base)

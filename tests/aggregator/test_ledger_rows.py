@@ -78,7 +78,7 @@ def content(ledger: Ledger) -> dict[str, object]:
 
 
 def seen(box: Outbox) -> dict[int, Verdict | None]:
-    return {n: box.verdicts.get(n) for n in box.verdicts if box.past is None or not box.past.judged(n)}
+    return {n: box.verdicts.get(n) for n in box.verdicts if not box.past.judged(n)}
 
 
 @unhurried
