@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import time
@@ -16,6 +17,7 @@ from fedmq.aggregator.admission import Rules
 from fedmq.aggregator.core import AggregatorCore
 from fedmq.aggregator.goal import Goal
 from fedmq.aggregator.publisher import Publisher
+from fedmq.aggregator.quarantine import QuarantineRule
 from fedmq.aggregator.revoked import Revoked
 from fedmq.aggregator.room import Room
 from fedmq.aggregator.service import AggregatorService, Ending
@@ -383,6 +385,24 @@ def test_who_is_taken_out_while_their_offer_waits_is_turned_away(hall: Hall, out
     hall.until(lambda: hall.receipts.get("bob"))
     assert [receipt.reason for receipt in hall.receipts["bob"]] == ["revoked"]
     assert hall.core.state.accepted == 1
+
+
+def test_what_waits_of_who_comes_into_quarantine_meanwhile_is_not_judged(hall: Hall) -> None:
+    hall.core.rules = dataclasses.replace(hall.core.rules, quarantine=QuarantineRule(3))
+    hall.goes_on.clear()
+    hall.send("alice", hall.offer("alice", 1.0))
+    assert hall.judging.wait(20)
+    hall.offer("bob", 1.0)
+    for _ in range(3):
+        hall.clients["bob"].publish(TOPICS.update("bob"), b"\xc1")
+    hall.pass_time(0.5)
+    assert hall.service._verdicts.someone_waits
+    hall.goes_on.set()
+    hall.until(lambda: hall.receipts.get("alice"))
+    hall.rest()
+    assert "bob" in hall.core.state.quarantine.held
+    assert not hall.service._verdicts.someone_waits
+    assert "bob" not in (*hall.receipts, *hall.asked)
 
 
 def test_the_bytes_of_an_update_outlive_a_commit_that_began_before_its_verdict(
